@@ -1,0 +1,157 @@
+"""Where arrays live: NumPy on the CPU, CuPy on a CUDA GPU, and the random generators of both.
+
+The ground floor: it knows arrays and nothing else of minires. CuPy is imported only when an array or a caller asks
+for the GPU, so a machine without one never pays for it.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from functools import cache
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import numpy as np
+
+Array = Any  # numpy.ndarray or cupy.ndarray: CuPy may not be installed, so no static type names both
+
+CUPY_REMEDY = "install CuPy for your driver with pip install 'minires[cuda13]' (or 'minires[cuda12]')"
+
+
+class Device(NamedTuple):
+    """A place for arrays: ``Device("cpu")`` or ``Device("cuda", 0)``; prints as ``cpu`` or ``cuda:0``."""
+
+    type: str
+    index: int | None = None
+
+    def __str__(self) -> str:
+        return self.type if self.index is None else f"{self.type}:{self.index}"
+
+
+def as_device(device: Device | str | None) -> Device:
+    """Return the Device that ``device`` names: ``None`` and ``"cpu"`` the CPU, ``"cuda"`` or ``"cuda:1"`` a GPU.
+
+    Raises
+    ------
+    ValueError
+        If the name is none of these.
+    """
+    if isinstance(device, Device):
+        return device
+    kind, _, index = (device or "cpu").partition(":")
+    if kind == "cpu" and index in ("", "0"):
+        return Device("cpu")
+    if kind == "cuda" and (index == "" or index.isdecimal()):
+        return Device("cuda", int(index or 0))
+    raise ValueError(f'unknown device {device!r}: use "cpu", "cuda" or "cuda:0", "cuda:1", ...')
+
+
+@cache
+def cupy() -> ModuleType:
+    """Import CuPy and check that a GPU answers.
+
+    Raises
+    ------
+    RuntimeError
+        If CuPy is missing or no CUDA device can be used; the message says which and what to install.
+    """
+    if importlib.util.find_spec("cupy") is None:
+        raise RuntimeError(f'device "cuda" needs CuPy, which is not installed: {CUPY_REMEDY}')
+    try:
+        import cupy
+
+        count = cupy.cuda.runtime.getDeviceCount()
+    except Exception as error:  # a driver can fail in many ways; each of them means "no GPU here"
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise RuntimeError(
+            f'device "cuda" cannot be used: {reason}. Check that nvidia-smi lists a GPU and that the CUDA version of '
+            f"CuPy is one your driver supports; {CUPY_REMEDY}"
+        ) from error
+    if count == 0:
+        raise RuntimeError('device "cuda" cannot be used: CuPy is installed but finds no CUDA device')
+    return cupy
+
+
+def cuda_is_available() -> bool:
+    """Tell whether ``"cuda"`` can be used here: CuPy is installed and a device answers."""
+    try:
+        cupy()
+    except RuntimeError:
+        return False
+    return True
+
+
+def is_cuda_array(array: Array) -> bool:
+    """Tell whether ``array`` is a CuPy array, without importing CuPy."""
+    loaded = sys.modules.get("cupy")
+    return loaded is not None and isinstance(array, loaded.ndarray)
+
+
+def array_module(array: Array) -> ModuleType:
+    """Return ``numpy`` or ``cupy``, whichever made ``array``."""
+    return sys.modules["cupy"] if is_cuda_array(array) else np
+
+
+def module_for(device: Device | str | None) -> ModuleType:
+    """Return the array module of a device: ``numpy`` for the CPU, ``cupy`` for a GPU (an error if there is none)."""
+    return np if as_device(device).type == "cpu" else cupy()
+
+
+def device_of(array: Array) -> Device:
+    """Return the device that ``array`` lies on."""
+    return Device("cuda", array.device.id) if is_cuda_array(array) else Device("cpu")
+
+
+def to_device(array: Array, device: Device | str | None) -> Array:
+    """Return ``array`` on ``device``: itself if it lies there already, else a copy with the same memory layout.
+
+    Raises
+    ------
+    RuntimeError
+        If the device is a GPU that is not there.
+    """
+    target = as_device(device)
+    if device_of(array) == target:
+        return array
+    if target.type == "cpu":
+        return array.get(order="A") if array.flags.c_contiguous else _through_axes(array, lambda dense: dense.get())
+    xp = cupy()
+    if target.index >= xp.cuda.runtime.getDeviceCount():
+        raise RuntimeError(f"device {target} is not there: {xp.cuda.runtime.getDeviceCount()} CUDA device(s) found")
+    with xp.cuda.Device(target.index):
+        return _through_axes(array, xp.asarray)
+
+
+def _through_axes(array: Array, copy: Any) -> Array:
+    """Copy in the order the axes lie in memory, so that a channels-last array arrives channels-last."""
+    order = sorted(range(array.ndim), key=lambda axis: -abs(array.strides[axis]))
+    back = [order.index(axis) for axis in range(array.ndim)]
+    return copy(array.transpose(order)).transpose(back)
+
+
+_generators: dict[Device, Any] = {}
+_seed: int | None = None
+
+
+def manual_seed(seed: int) -> None:
+    """Seed the default random generators of every device: the same seed gives the same numbers, run after run.
+
+    Raises
+    ------
+    ValueError
+        If ``seed`` is negative.
+    """
+    global _seed
+    if seed < 0:
+        raise ValueError(f"a seed must not be negative, got {seed}")
+    _seed = seed
+    _generators.clear()
+
+
+def generator(device: Device | str | None = None) -> Any:
+    """Return the default random generator of a device (``numpy.random.Generator`` or CuPy's counterpart)."""
+    target = as_device(device)
+    if target not in _generators:
+        _generators[target] = module_for(target).random.default_rng(_seed)
+    return _generators[target]

@@ -1,0 +1,47 @@
+"""Kernels: array in, array out. They know nothing of Tensors or graphs, and trust their callers' shapes.
+
+`reference` is the readable truth in plain array code, on NumPy or CuPy. `cpu` holds the same functions compiled by
+Numba. `kernels_for` picks the module for an array; `use_reference` makes it pick the readable one everywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from types import ModuleType
+
+from minires.device import Array, is_cuda_array
+from minires.kernels import reference
+
+__all__ = ["kernels_for", "use_reference"]
+
+_reference_only = False
+
+
+def kernels_for(array: Array) -> ModuleType:
+    """Return the kernel module for ``array``: Numba's for a NumPy array where Numba works, else `reference`."""
+    if _reference_only or is_cuda_array(array):
+        return reference
+    return _cpu_kernels()
+
+
+@contextmanager
+def use_reference() -> Iterator[None]:
+    """Run everything inside on the readable reference kernels, to study them or to rule out a compiled one."""
+    global _reference_only
+    before, _reference_only = _reference_only, True
+    try:
+        yield
+    finally:
+        _reference_only = before
+
+
+@cache
+def _cpu_kernels() -> ModuleType:
+    """Import the compiled kernels on first use: Numba takes longer to import than all of minires."""
+    try:
+        from minires.kernels import cpu
+    except ImportError:  # no Numba for this platform: slower, not wrong
+        return reference
+    return cpu
