@@ -1,0 +1,43 @@
+"""Every kernel in plain array code: the readable truth that the compiled ones are held to.
+
+`conv` is convolution as a matrix product over patches (im2col), `pool` the maximum or sum over windows,
+`norm` batch norm and ReLU. Loops run over the R * S taps of a kernel or the windows of an adaptive pool,
+never over images, channels or pixels, so the same text serves NumPy and CuPy.
+
+Shapes are logical, (N, C, H, W) and (O, I/groups, R, S), in any memory order; results of four dimensions lie
+channels-last. Results have the dtype of the input. Nothing is checked and no input is written to.
+"""
+
+from minires.kernels.reference.conv import col2im, conv2d, conv2d_input_grad, conv2d_weight_grad, im2col
+from minires.kernels.reference.norm import batch_norm, batch_norm_grad, batch_norm_statistics, relu, relu_grad
+from minires.kernels.reference.pool import (
+    adaptive_avg_pool2d,
+    adaptive_avg_pool2d_input_grad,
+    adaptive_max_pool2d,
+    gather_planes,
+    max_pool2d,
+    max_pool2d_input_grad,
+    sum_pool2d,
+    sum_pool2d_input_grad,
+)
+
+__all__ = [
+    "adaptive_avg_pool2d",
+    "adaptive_avg_pool2d_input_grad",
+    "adaptive_max_pool2d",
+    "batch_norm",
+    "batch_norm_grad",
+    "batch_norm_statistics",
+    "col2im",
+    "conv2d",
+    "conv2d_input_grad",
+    "conv2d_weight_grad",
+    "gather_planes",
+    "im2col",
+    "max_pool2d",
+    "max_pool2d_input_grad",
+    "relu",
+    "relu_grad",
+    "sum_pool2d",
+    "sum_pool2d_input_grad",
+]
