@@ -1,0 +1,34 @@
+"""The engine: Tensors, Functions, the backward walk and the modes of recording. It knows no particular operation."""
+
+from minires.autograd.anomaly import AnomalyError
+from minires.autograd.engine import backward, grad
+from minires.autograd.function import Edge, Function
+from minires.autograd.hooks import Hooks, RemovableHandle
+from minires.autograd.modes import (
+    Observer,
+    detect_anomaly,
+    enable_grad,
+    is_grad_enabled,
+    no_grad,
+    observe,
+    set_grad_enabled,
+)
+from minires.autograd.tensor import Tensor
+
+__all__ = [
+    "AnomalyError",
+    "Edge",
+    "Function",
+    "Hooks",
+    "Observer",
+    "RemovableHandle",
+    "Tensor",
+    "backward",
+    "detect_anomaly",
+    "enable_grad",
+    "grad",
+    "is_grad_enabled",
+    "no_grad",
+    "observe",
+    "set_grad_enabled",
+]

@@ -1,0 +1,362 @@
+"""Tensor: an array that remembers how it was made.
+
+Only what the engine itself needs lives here: the array, the graph, gradients, hooks, conversion. Operators and the
+methods that compute (`x + y`, `x.sum()`, ...) are installed by `minires.ops`, one floor up.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from minires.autograd.hooks import Hooks, RemovableHandle
+from minires.autograd.modes import state
+from minires.device import Array, Device, device_of, is_cuda_array
+
+if TYPE_CHECKING:  # the installed methods, for type checkers and editors only
+    from minires.ops.tensor_methods import TensorMethods as _Methods
+else:
+    _Methods = object
+
+
+class Version:
+    """How often an array's memory was changed in place; shared by all Tensors that see that memory."""
+
+    __slots__ = ("number",)
+
+    def __init__(self) -> None:
+        self.number = 0
+
+
+class Tensor(_Methods):
+    """An n-dimensional array with a gradient.
+
+    ``Tensor(array)`` wraps a NumPy or CuPy array without copying it; `minires.tensor` makes one from numbers.
+
+    Attributes
+    ----------
+    array : the NumPy or CuPy array. Changing it directly goes unnoticed by the graph: use the in-place methods.
+    grad : Tensor of the same shape, or None until a backward pass reaches this leaf.
+    grad_fn : the Function that made it, or None for a leaf.
+    """
+
+    __array_ufunc__ = None  # numpy_array + tensor asks the Tensor first
+
+    def __init__(self, array: Array, requires_grad: bool = False):
+        if isinstance(array, np.generic):  # what NumPy makes of a 0-dimensional result
+            array = np.asarray(array)
+        if not isinstance(array, np.ndarray) and not is_cuda_array(array):
+            raise TypeError(
+                f"Tensor wraps a NumPy or CuPy array, got {type(array).__name__}: use minires.tensor(...) for others"
+            )
+        self.array = array
+        self.grad: Tensor | None = None
+        self.grad_fn: Any = None
+        self.output_index = 0
+        self._requires_grad = False
+        self._version = Version()
+        self._hooks: Hooks | None = None
+        self._accumulate_hooks: Hooks | None = None
+        self._retains_grad = False
+        if requires_grad:
+            self.requires_grad = True
+
+    # What it is
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The length along each axis."""
+        return self.array.shape
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The NumPy dtype of the elements."""
+        return self.array.dtype
+
+    @property
+    def ndim(self) -> int:
+        """The number of axes."""
+        return self.array.ndim
+
+    @property
+    def device(self) -> Device:
+        """Where the array lies."""
+        return device_of(self.array)
+
+    @property
+    def is_cuda(self) -> bool:
+        """Whether the array lies on a GPU."""
+        return is_cuda_array(self.array)
+
+    def dim(self) -> int:
+        """Return the number of axes."""
+        return self.array.ndim
+
+    def size(self, dim: int | None = None) -> Any:
+        """Return the shape, or the length along one axis."""
+        return self.shape if dim is None else self.shape[dim]
+
+    def numel(self) -> int:
+        """Return the number of elements."""
+        return self.array.size
+
+    def is_floating_point(self) -> bool:
+        """Tell whether the elements are floating-point numbers: only such a Tensor can have a gradient."""
+        return self.array.dtype.kind == "f"
+
+    # The graph
+
+    @property
+    def is_leaf(self) -> bool:
+        """Whether no recorded operation made it: gradients accumulate in leaves."""
+        return self.grad_fn is None
+
+    @property
+    def requires_grad(self) -> bool:
+        """Whether operations on it are recorded."""
+        return self._requires_grad
+
+    @requires_grad.setter
+    def requires_grad(self, value: bool) -> None:
+        if value and not self.is_floating_point():
+            raise RuntimeError(
+                f"only floating-point Tensors can require gradients, this one is {self.dtype}: convert it with .float()"
+            )
+        if not self.is_leaf and not value:
+            raise RuntimeError(
+                "requires_grad can be changed on leaf Tensors only; detach() gives one that needs no gradient"
+            )
+        self._requires_grad = bool(value)
+
+    def requires_grad_(self, requires_grad: bool = True) -> Tensor:
+        """Set `requires_grad` in place and return the Tensor itself."""
+        self.requires_grad = requires_grad
+        return self
+
+    def detach(self) -> Tensor:
+        """Return a Tensor with the same memory and no graph. In-place changes of either are noticed by both."""
+        result = Tensor(self.array)
+        result._version = self._version
+        return result
+
+    @property
+    def data(self) -> Tensor:
+        """The same memory without a graph, as `detach` gives it. Assigning replaces the array.
+
+        Unlike PyTorch's, it shares the version counter: an in-place change through it is noticed by a later backward.
+        """
+        return self.detach()
+
+    @data.setter
+    def data(self, other: Tensor) -> None:
+        if other.shape != self.shape and not self.is_leaf:
+            raise RuntimeError(f"data of shape {self.shape} cannot be replaced by shape {other.shape}")
+        self.array = other.array
+        self._version = Version()
+
+    def backward(
+        self,
+        gradient: Tensor | None = None,
+        retain_graph: bool | None = None,
+        create_graph: bool = False,
+        inputs: Any = None,
+    ) -> None:
+        """Compute the gradients of the graph's leaves and add them to their ``grad``.
+
+        Parameters
+        ----------
+        gradient : Tensor of this shape, the gradient of some scalar with respect to this Tensor; may be left out for
+            a Tensor of one element.
+        retain_graph : keep what the graph saved, for another backward; defaults to ``create_graph``.
+        create_graph : record the backward pass itself, for second derivatives.
+        inputs : accumulate into these leaves only.
+
+        Raises
+        ------
+        RuntimeError
+            If the Tensor requires no gradient, has more than one element and no ``gradient``, or its graph was freed.
+        """
+        from minires.autograd.engine import backward  # the engine is built on Tensors
+
+        backward(self, gradient, retain_graph, create_graph, inputs)
+
+    def register_hook(self, hook: Callable[[Tensor], Tensor | None]) -> RemovableHandle:
+        """Call ``hook(grad)`` whenever the gradient of this Tensor is computed; it may return another gradient to use.
+
+        Raises
+        ------
+        RuntimeError
+            If the Tensor does not require a gradient.
+        """
+        self._check_hookable()
+        if self.is_leaf:
+            self._hooks = Hooks() if self._hooks is None else self._hooks
+            return self._hooks.add(hook)
+        return self.grad_fn.output_hooks_at(self.output_index).add(hook)  # found there after this Tensor is gone
+
+    def register_post_accumulate_grad_hook(self, hook: Callable[[Tensor], None]) -> RemovableHandle:
+        """Call ``hook(tensor)`` after a gradient was added to this leaf's ``grad``.
+
+        Raises
+        ------
+        RuntimeError
+            If the Tensor is not a leaf or does not require a gradient.
+        """
+        self._check_hookable()
+        if not self.is_leaf:
+            raise RuntimeError("post-accumulate-grad hooks belong on leaf Tensors; use register_hook on this one")
+        self._accumulate_hooks = Hooks() if self._accumulate_hooks is None else self._accumulate_hooks
+        return self._accumulate_hooks.add(hook)
+
+    def _check_hookable(self) -> None:
+        if not self._requires_grad:
+            raise RuntimeError("a hook needs a Tensor that requires a gradient: call requires_grad_() first")
+
+    def retain_grad(self) -> None:
+        """Keep the gradient of this non-leaf Tensor in its ``grad`` too.
+
+        Raises
+        ------
+        RuntimeError
+            If the Tensor does not require a gradient.
+        """
+        self._check_hookable()
+        if self.is_leaf or self._retains_grad:
+            return
+        this = weakref.ref(self)  # the node must not keep its output alive
+
+        def keep(gradient: Tensor) -> None:
+            tensor = this()
+            if tensor is not None:
+                tensor.grad = gradient if tensor.grad is None else tensor.grad + gradient
+
+        self.grad_fn.retain_hooks[self.output_index] = keep
+        self._retains_grad = True
+
+    @property
+    def retains_grad(self) -> bool:
+        """Whether this is a non-leaf Tensor that keeps its gradient."""
+        return self._retains_grad
+
+    def writable_array(self) -> Array:
+        """Return the array for a change in place, which is counted so that a backward pass can notice it.
+
+        Raises
+        ------
+        RuntimeError
+            If the Tensor requires a gradient and a graph is being recorded.
+        """
+        if self._requires_grad and state.grad_enabled:
+            if self.is_leaf:
+                raise RuntimeError(
+                    "a leaf Tensor that requires a gradient was to be changed in place: do it under minires.no_grad()"
+                )
+            raise RuntimeError(
+                "changes in place are not recorded: write x = x.add(...) for x.add_(...), or use minires.no_grad()"
+            )
+        self._version.number += 1
+        return self.array
+
+    # Out of it
+
+    def numpy(self) -> np.ndarray:
+        """Return the array as NumPy, sharing memory.
+
+        Raises
+        ------
+        RuntimeError
+            If the Tensor requires a gradient.
+        TypeError
+            If it lies on a GPU.
+        """
+        if self._requires_grad:
+            raise RuntimeError(
+                "numpy() would lose the graph of a Tensor that requires a gradient: use .detach().numpy()"
+            )
+        if self.is_cuda:
+            raise TypeError(f"numpy() needs a Tensor on the CPU, this one is on {self.device}: use .cpu().numpy()")
+        return self.array
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.array(self.numpy(), dtype=dtype, copy=copy)
+
+    def item(self) -> Any:
+        """Return the only element as a Python number.
+
+        Raises
+        ------
+        RuntimeError
+            If there is not exactly one element.
+        """
+        if self.array.size != 1:
+            raise RuntimeError(
+                f"item() needs exactly one element, this Tensor has {self.array.size} (shape {self.shape})"
+            )
+        return self.array.item()
+
+    def tolist(self) -> Any:
+        """Return the elements as nested lists of Python numbers."""
+        return self.array.tolist()
+
+    def __len__(self) -> int:
+        if self.ndim == 0:
+            raise TypeError("a 0-dimensional Tensor has no length")
+        return self.shape[0]
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return (self[i] for i in range(len(self)))
+
+    def __bool__(self) -> bool:
+        if self.array.size != 1:
+            raise RuntimeError(
+                f"the truth value of a Tensor of shape {self.shape} is ambiguous: use .any(), .all() or .item()"
+            )
+        return bool(self.array.item())
+
+    def __float__(self) -> float:
+        return float(self.item())
+
+    def __int__(self) -> int:
+        return int(self.item())
+
+    def __index__(self) -> int:
+        if self.dtype.kind not in "iu":
+            raise TypeError(f"only an integer Tensor of one element can be an index, this one is {self.dtype}")
+        return int(self.item())
+
+    def __hash__(self) -> int:
+        return id(self)  # == compares elements, so identity is all that can be hashed
+
+    def __format__(self, spec: str) -> str:
+        return format(self.item(), spec) if self.ndim == 0 else format(str(self), spec)
+
+    def __deepcopy__(self, memo: dict) -> Tensor:
+        if not self.is_leaf:
+            raise RuntimeError("only leaf Tensors can be deep-copied; detach() this one first")
+        result = type(self).__new__(type(self))
+        Tensor.__init__(result, self.array.copy(order="K"), self._requires_grad)
+        memo[id(self)] = result
+        if self.grad is not None:
+            result.grad = Tensor(self.grad.array.copy(order="K"))
+        return result
+
+    def __repr__(self) -> str:
+        numbers = np.array2string(
+            np.asarray(self.array.get() if self.is_cuda else self.array),
+            separator=", ",
+            precision=4,
+            prefix="tensor(",
+        )
+        notes = ""
+        if self.dtype not in (np.dtype("float32"), np.dtype("int64"), np.dtype("bool")):
+            notes += f", dtype={self.dtype}"
+        if self.is_cuda:
+            notes += f", device={str(self.device)!r}"
+        if self.grad_fn is not None:
+            notes += f", grad_fn={self.grad_fn!r}"
+        elif self._requires_grad:
+            notes += ", requires_grad=True"
+        return f"tensor({numbers}{notes})"

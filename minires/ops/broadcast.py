@@ -1,0 +1,58 @@
+"""Broadcasting and its transpose: an axis that was stretched in the forward pass is summed in the backward pass."""
+
+from __future__ import annotations
+
+from minires.autograd import Function, Tensor
+from minires.device import array_module
+
+
+class Expand(Function):
+    """x -> x repeated to ``shape``, as a view."""
+
+    def __init__(self, shape: tuple[int, ...]):
+        self.shape = shape
+
+    def forward(self, x):
+        return array_module(x).broadcast_to(x, self.shape)
+
+    def backward(self, dy):
+        return sum_to(dy, self.input_shapes[0])
+
+
+class SumTo(Function):
+    """y -> the sum of y over the axes along which ``shape`` was broadcast to y's shape."""
+
+    def __init__(self, shape: tuple[int, ...]):
+        self.shape = shape
+
+    def forward(self, y):
+        added = y.ndim - len(self.shape)
+        stretched = tuple(added + i for i, length in enumerate(self.shape) if length == 1 and y.shape[added + i] != 1)
+        return y.sum(axis=(*range(added), *stretched), keepdims=True).reshape(self.shape)
+
+    def backward(self, dx):
+        return broadcast_to(dx, self.input_shapes[0])
+
+
+def broadcast_to(input: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Return ``input`` stretched to ``shape`` by NumPy's rules, as a view; ``input`` itself if it has that shape."""
+    return input if input.shape == shape else Expand(tuple(shape))(input)
+
+
+def sum_to(input: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Return ``input`` summed down to ``shape``, the transpose of `broadcast_to`."""
+    return input if input.shape == shape else SumTo(tuple(shape))(input)
+
+
+def check_broadcast(name: str, *operands: object) -> None:
+    """Raise RuntimeError if the shapes of the Tensors among ``operands`` do not broadcast together."""
+    shapes = [operand.shape for operand in operands if isinstance(operand, Tensor)]
+    axes = max((len(shape) for shape in shapes), default=0)
+    for axis in range(1, axes + 1):
+        lengths = {shape[-axis] for shape in shapes if len(shape) >= axis} - {1}
+        if len(lengths) > 1:
+            listed = " and ".join(str(shape) for shape in shapes)
+            raise RuntimeError(
+                f"{name}: shapes {listed} do not broadcast: counted from the right, axis {axis} has lengths "
+                f"{sorted(lengths)}, and only equal lengths or 1 go together"
+            )

@@ -1,0 +1,81 @@
+"""Which dtype an operation on mixed operands computes in: PyTorch's rules, which differ from NumPy's.
+
+The kinds are ordered bool < int < float, and operands by weight: Tensors with axes, then 0-dimensional Tensors, then
+Python numbers. Among the heaviest operands the usual promotion holds; a lighter one counts only if its kind is higher.
+So ``float32_tensor * 2.5`` stays float32, and int64 with float32 gives float32 (NumPy would say float64).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from minires.autograd import Tensor
+from minires.autograd.creation import get_default_dtype
+from minires.ops.cast import cast
+
+_KINDS = {"b": 0, "u": 1, "i": 1, "f": 2}
+
+
+def _combine(a: np.dtype | None, b: np.dtype | None) -> np.dtype | None:
+    """Promote among operands of equal weight."""
+    if a is None or b is None:
+        return b if a is None else a
+    if _KINDS[a.kind] != _KINDS[b.kind]:
+        return a if _KINDS[a.kind] > _KINDS[b.kind] else b
+    return np.promote_types(a, b)
+
+
+def _number_dtype(number: Any) -> np.dtype:
+    if isinstance(number, (bool, np.bool_)):
+        return np.dtype(bool)
+    if isinstance(number, (int, np.integer)):
+        return np.dtype(np.int64)
+    if isinstance(number, (float, np.floating)):
+        return get_default_dtype()
+    raise TypeError(
+        f"an operand must be a Tensor or a number, got {type(number).__name__}: wrap arrays with minires.from_numpy"
+    )
+
+
+def result_type(*operands: Any) -> np.dtype:
+    """Return the dtype in which Tensors and Python numbers are computed together, as ``torch.result_type``.
+
+    Raises
+    ------
+    TypeError
+        If an operand is neither a Tensor nor a number.
+    """
+    by_weight: list[np.dtype | None] = [None, None, None]
+    for operand in operands:
+        if isinstance(operand, Tensor):
+            weight, dtype = (0 if operand.ndim else 1), operand.dtype
+        else:
+            weight, dtype = 2, _number_dtype(operand)
+        by_weight[weight] = _combine(by_weight[weight], dtype)
+    result = None
+    for dtype in by_weight:  # heaviest first
+        if result is None or (dtype is not None and _KINDS[dtype.kind] > _KINDS[result.kind]):
+            result = dtype
+    if result is None:
+        raise TypeError("at least one operand is needed")
+    return result
+
+
+def promote(*operands: Any, to_float: bool = False) -> tuple:
+    """Cast Tensors to their common dtype; Python numbers pass through, for NumPy lets them follow the array's dtype.
+
+    ``to_float`` asks for a floating-point result even of integers, as division does.
+
+    Raises
+    ------
+    TypeError
+        If an operand is neither a Tensor nor a number.
+    """
+    dtype = result_type(*operands)
+    if to_float and dtype.kind != "f":
+        dtype = get_default_dtype()
+    return tuple(
+        cast(operand, dtype) if isinstance(operand, Tensor) else dtype.type(operand).item() for operand in operands
+    )

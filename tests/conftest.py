@@ -1,0 +1,26 @@
+"""What every test shares: the --slow switch, and GPU tests only where there is a GPU."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from minires.device import cuda_is_available
+
+torch.set_num_threads(2)
+
+
+def pytest_addoption(parser):
+    parser.addoption("--slow", action="store_true", help="run the slow tests too")
+
+
+def pytest_collection_modifyitems(config, items):
+    skips = []
+    if not config.getoption("--slow"):
+        skips.append(("slow", pytest.mark.skip(reason="slow: run with --slow")))
+    if not cuda_is_available():
+        skips.append(("gpu", pytest.mark.skip(reason="no CUDA device: run on a machine with a GPU and CuPy")))
+    for item in items:
+        for marker, skip in skips:
+            if marker in item.keywords:
+                item.add_marker(skip)
