@@ -1,0 +1,7 @@
+"""The one exception of the data room."""
+
+from __future__ import annotations
+
+
+class DataError(ValueError):
+    """A data file or folder is missing, damaged, or not what its name says; the message is one line and names it."""
