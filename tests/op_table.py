@@ -160,11 +160,9 @@ def run_ours(
     )
     run.gradients = [_numpy(g) for g in first]
     if second:
-        first = [g for g in first if g.requires_grad]
+        wanted = [*leaves, *cotangents]
         directions = [Tensor(to_device(_cotangent(g.shape, 100 + i, g.dtype), device)) for i, g in enumerate(first)]
-        if first:
-            wanted = [*leaves, *cotangents]
-            run.second = [_numpy(g) for g in minires.autograd.grad(first, wanted, directions, materialize_grads=True)]
+        run.second = _second(minires.autograd.grad, first, wanted, directions, _numpy)
     return run
 
 
@@ -193,15 +191,20 @@ def run_torch(row: Row, sample: Sample, dtype: Any = torch.float64, second: bool
     )
     run.gradients = [g.detach().cpu().numpy() for g in first]
     if second:
-        first = [g for g in first if g.requires_grad]
+        wanted = [*leaves, *cotangents]
         directions = [convert(_cotangent(tuple(g.shape), 100 + i, np.float64)).detach() for i, g in enumerate(first)]
-        if first:
-            wanted = [*leaves, *cotangents]
-            run.second = [
-                g.detach().cpu().numpy()
-                for g in torch.autograd.grad(first, wanted, directions, allow_unused=True, materialize_grads=True)
-            ]
+        run.second = _second(torch.autograd.grad, first, wanted, directions, lambda g: g.detach().cpu().numpy())
     return run
+
+
+def _second(grad: Callable, first: Any, wanted: list, directions: list, to_numpy: Callable) -> list[np.ndarray]:
+    """The derivatives of <first, directions>; gradients that do not require grad are constant and add nothing."""
+    varying = [(g, direction) for g, direction in zip(first, directions, strict=True) if g.requires_grad]
+    if not varying:
+        return [np.zeros_like(to_numpy(tensor)) for tensor in wanted]
+    gradients, directions = zip(*varying, strict=True)
+    second = grad(gradients, wanted, directions, allow_unused=True, materialize_grads=True)
+    return [to_numpy(g) for g in second]
 
 
 def _draw_options(row: Row, sample: Sample) -> dict[str, Any]:
