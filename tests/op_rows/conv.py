@@ -1,0 +1,95 @@
+import warnings
+
+import torch.nn.functional as F
+from op_table import Row, Sample, integers, normal
+
+from minires.ops.conv2d import conv2d
+
+
+def quiet_conv2d(*inputs, **options):
+    """PyTorch warns that "same" with an even kernel may copy its input."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return F.conv2d(*inputs, **options)
+
+
+X, W, B = normal(2, 4, 6, 5), normal(6, 4, 3, 3), normal(6)
+
+CONV2D = [
+    Sample(X, W),
+    Sample(X, W, B),
+    Sample(normal(2, 3, 5, 4), normal(2, 3, 1, 1), normal(2)),
+    Sample(normal(2, 3, 5, 4), normal(2, 3, 1, 1), stride=2),
+    Sample(normal(2, 3, 5, 4), normal(2, 3, 1, 1), padding=1),
+    Sample(normal(1, 2, 4, 5), normal(3, 2, 4, 5)),  # a kernel as large as the input
+    Sample(normal(1, 2, 3, 3), normal(3, 2, 5, 5), padding=1),  # ... as the padded input
+    Sample(normal(1, 1, 1, 1), normal(1, 1, 3, 3), padding=4),  # windows wholly in the padding
+    Sample(X, normal(3, 4, 2, 4), stride=(2, 1), padding=(1, 2)),
+    Sample(X, W, stride=2, padding=1),
+    Sample(X, W, stride=(3, 2), padding=(0, 3)),
+    Sample(X, W, stride=7, padding=1),  # one window, pixels that no window meets
+    Sample(X, W, dilation=2),
+    Sample(X, normal(2, 4, 3, 2), dilation=(1, 3), padding=1, stride=(1, 2)),
+    Sample(X, normal(6, 2, 3, 3), B, groups=2),
+    Sample(X, normal(6, 2, 2, 3), groups=2, stride=2, padding=(1, 0), dilation=(2, 1)),
+    Sample(X, normal(4, 1, 3, 3), groups=4, padding=1),  # depthwise
+    Sample(X, normal(8, 1, 3, 3), groups=4, padding=1, stride=2, dilation=2),  # two filters for each channel
+    Sample(X, normal(4, 1, 1, 1), groups=4),
+    Sample(X, W, padding="valid", stride=2),
+    Sample(X, W, B, padding="same"),
+    Sample(X, normal(2, 4, 2, 4), padding="same"),  # even: one pixel more at the end
+    Sample(X, normal(2, 4, 4, 3), padding="same", dilation=(1, 2)),
+    Sample(X, normal(2, 2, 2, 2), padding="same", dilation=(3, 2), groups=2),
+    Sample(normal(1, 2, 3, 3), normal(2, 2, 7, 7), padding="same"),
+    Sample(normal(0, 4, 6, 5), W, B, padding=1),
+    Sample(normal(1, 4, 6, 5), W, B, padding=1),
+    Sample(normal(4, 6, 5), W, B, padding=1),
+    Sample(normal(4, 6, 5), normal(4, 2, 2, 2), groups=2, padding="same"),
+    Sample(X, W, None, [2, 1], (1,)),
+    Sample(X, W, B, 2, 1, 1, 1),
+    Sample(normal(2, 4, 6, 5, layout="channels_last"), normal(6, 4, 3, 3, layout="channels_last"), B, padding=1),
+    Sample(normal(2, 4, 6, 5, layout="transposed"), normal(6, 4, 3, 3, layout="transposed"), stride=2),
+    Sample(normal(2, 4, 6, 5, layout="strided"), normal(6, 4, 3, 3, layout="strided"), normal(6, layout="strided")),
+    Sample(normal(2, 4, 6, 5, layout="channels_last"), normal(6, 4, 1, 1, layout="transposed")),
+    Sample(normal(2, 4, 6, 5, layout="strided"), normal(4, 1, 3, 3), groups=4),
+]
+BAD_CONV2D = [
+    Sample(X, normal(6, 3, 3, 3)),
+    Sample(X, W, groups=2),
+    Sample(X, normal(5, 2, 3, 3), groups=2),
+    Sample(X, W, groups=0),
+    Sample(X, W, groups=-1),
+    Sample(X, W, groups=1.0),
+    Sample(X, W, normal(5)),
+    Sample(X, W, normal(6, 1)),
+    Sample(X, W, stride=0),
+    Sample(X, W, stride=-1),
+    Sample(X, W, stride=(1, -1)),
+    Sample(X, W, stride=1.5),
+    Sample(X, W, stride=True),
+    Sample(X, W, stride=()),
+    Sample(X, W, stride=(1, 2, 3)),
+    Sample(X, W, padding=-1),
+    Sample(X, W, padding=(1, 2, 3)),
+    Sample(X, W, padding=((1, 2), (1, 2))),
+    Sample(X, W, padding="full"),
+    Sample(X, W, padding="same", stride=2),
+    Sample(X, W, dilation=0),
+    Sample(X, W, dilation=-1),
+    Sample(X, W, dilation=3),
+    Sample(X, normal(6, 4, 7, 3)),
+    Sample(normal(0, 4, 2, 5), W),
+    Sample(X, normal(6, 4, 0, 3)),
+    Sample(X, normal(0, 4, 3, 3)),
+    Sample(X, normal(4, 3, 3)),
+    Sample(normal(2, 4, 0, 5), normal(6, 4, 1, 1), padding=1),
+    Sample(normal(6, 5), W),
+    Sample(normal(1, 2, 4, 6, 5), W),
+    Sample(X, integers(6, 4, 3, 3)),
+    Sample(X, None),
+    Sample(X, 2.0),
+]
+
+ROWS = [
+    Row("conv2d", conv2d, quiet_conv2d, CONV2D, BAD_CONV2D),
+]
