@@ -1,5 +1,5 @@
 """The rows of the op table, by kind of op."""
 
-from op_rows import arithmetic, conv, pooling
+from op_rows import arithmetic, conv, interpolate, pooling
 
-ROWS = [*arithmetic.ROWS, *conv.ROWS, *pooling.ROWS]
+ROWS = [*arithmetic.ROWS, *conv.ROWS, *interpolate.ROWS, *pooling.ROWS]

@@ -4,6 +4,8 @@ import torch.nn.functional as F
 from op_table import Row, Sample, integers, normal
 
 from minires.ops.conv2d import conv2d
+from minires.ops.conv_transpose2d import conv_transpose2d
+from minires.ops.unfold import fold, unfold
 
 
 def quiet_conv2d(*inputs, **options):
@@ -90,6 +92,107 @@ BAD_CONV2D = [
     Sample(X, 2.0),
 ]
 
+T = normal(4, 3, 3, 2)  # (C, O, R, S): the other way round than W
+
+CONV_TRANSPOSE2D = [
+    Sample(X, T),
+    Sample(X, T, normal(3)),
+    Sample(X, normal(4, 3, 1, 1), stride=2),
+    Sample(X, T, stride=2, padding=1),
+    Sample(X, T, stride=2, padding=1, output_padding=1),
+    Sample(X, T, normal(3), (3, 2), (0, 1), (2, 0)),
+    Sample(X, T, padding=(3, 1)),
+    Sample(X, T, dilation=2, padding=1),
+    Sample(X, normal(4, 3, 2, 4), stride=(2, 1), padding=(1, 2), dilation=(1, 2)),
+    Sample(X, T, dilation=2, output_padding=1),  # an output padding as large as the stride
+    Sample(X, T, dilation=3, stride=2, output_padding=2, padding=1),
+    Sample(X, T, dilation=(4, 1), stride=(1, 2), output_padding=(3, 1), padding=(0, 1)),
+    Sample(X, T, normal(6), groups=2),
+    Sample(X, T, groups=2, stride=2, output_padding=1, padding=1),
+    Sample(X, normal(4, 1, 3, 3), groups=4, stride=2),
+    Sample(X, normal(4, 2, 2, 2), groups=4, dilation=2),
+    Sample(normal(0, 4, 6, 5), T, normal(3)),
+    Sample(normal(1, 4, 1, 1), normal(4, 2, 5, 5)),
+    Sample(normal(4, 6, 5), T, normal(3), stride=2),
+    Sample(normal(4, 6, 5), T, dilation=2, output_padding=1),
+    Sample(normal(2, 4, 6, 5, layout="channels_last"), normal(4, 3, 3, 2, layout="channels_last"), stride=2),
+    Sample(normal(2, 4, 6, 5, layout="transposed"), normal(4, 3, 3, 2, layout="strided"), stride=2),
+]
+BAD_CONV_TRANSPOSE2D = [
+    Sample(X, W),
+    Sample(X, T, normal(4)),
+    Sample(X, T, groups=3),
+    Sample(X, T, groups=0),
+    Sample(X, T, stride=0),
+    Sample(X, T, stride=-2),
+    Sample(X, T, padding=-1),
+    Sample(X, T, padding="same"),
+    Sample(X, T, padding=5),
+    Sample(X, T, padding=(4, 0)),
+    Sample(X, T, dilation=0),
+    Sample(X, T, output_padding=-1),
+    Sample(X, T, output_padding=1),
+    Sample(X, T, stride=2, output_padding=2),
+    Sample(X, T, stride=(2, 1), output_padding=(1, 1)),
+    Sample(X, normal(4, 3, 3)),
+    Sample(normal(6, 5), T),
+    Sample(normal(2, 4, 0, 5), T),
+    Sample(X, integers(4, 3, 3, 2)),
+]
+
+UNFOLD = [
+    Sample(X, 2),
+    Sample(X, (2, 3), 2, 1, 2),
+    Sample(X, (3, 2), stride=(2, 1), padding=(0, 2), dilation=(1, 3)),
+    Sample(X, 1),
+    Sample(X, (6, 5)),
+    Sample(X, 2, padding=3),
+    Sample(normal(4, 6, 5), 3),
+    Sample(normal(0, 4, 6, 5), 3),
+    Sample(normal(2, 4, 6, 5, layout="channels_last"), 3, padding=1),
+    Sample(normal(2, 4, 6, 5, layout="transposed"), 2),
+]
+BAD_UNFOLD = [
+    Sample(X, 7),
+    Sample(X, 0),
+    Sample(X, 2.0),
+    Sample(X, (2,)),
+    Sample(X, (2, 2, 2)),
+    Sample(X, 2, dilation=0),
+    Sample(X, 2, padding=-1),
+    Sample(X, 2, stride=0),
+    Sample(normal(6, 5), 2),
+    Sample(normal(2, 0, 6, 5), 2),
+    Sample(integers(2, 4, 6, 5), 2),
+]
+COLUMNS = normal(2, 16, 20)
+FOLD = [
+    Sample(COLUMNS, (6, 5), 2),
+    Sample(normal(2, 16, 16), 5, 2),
+    Sample(normal(2, 24, 6), (6, 5), (2, 3), 2, 1, 2),
+    Sample(normal(2, 12, 12), (6, 5), (3, 2), stride=(2, 1), padding=(0, 2), dilation=(1, 3)),
+    Sample(normal(16, 20), (6, 5), 2),
+    Sample(normal(0, 16, 20), (6, 5), 2),
+    Sample(normal(2, 16, 20, layout="transposed"), (6, 5), 2),
+    Sample(normal(2, 16, 20, layout="strided"), (6, 5), 2),
+]
+BAD_FOLD = [
+    Sample(normal(2, 15, 20), (6, 5), 2),
+    Sample(normal(2, 16, 19), (6, 5), 2),
+    Sample(COLUMNS, (6, 5), 0),
+    Sample(COLUMNS, (6, 5), 7),
+    Sample(COLUMNS, (6, -5), 2),
+    Sample(COLUMNS, (6, 5), 2, stride=2),
+    Sample(COLUMNS, (6, 5), 2, padding=-1),
+    Sample(normal(2, 0, 20), (6, 5), 2),
+    Sample(normal(2, 16, 20, 1), (6, 5), 2),
+    Sample(normal(20), (6, 5), 2),
+    Sample(integers(2, 16, 20), (6, 5), 2),
+]
+
 ROWS = [
     Row("conv2d", conv2d, quiet_conv2d, CONV2D, BAD_CONV2D),
+    Row("conv_transpose2d", conv_transpose2d, F.conv_transpose2d, CONV_TRANSPOSE2D, BAD_CONV_TRANSPOSE2D),
+    Row("unfold", unfold, F.unfold, UNFOLD, BAD_UNFOLD),
+    Row("fold", fold, F.fold, FOLD, BAD_FOLD),
 ]

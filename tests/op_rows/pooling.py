@@ -3,6 +3,7 @@ import torch.nn.functional as F
 from op_table import Recipe, Row, Sample, integers, normal, values
 
 from minires.ops.adaptive_pool2d import adaptive_avg_pool2d, adaptive_max_pool2d
+from minires.ops.avg_pool2d import avg_pool2d
 from minires.ops.max_pool2d import max_pool2d
 
 
@@ -90,6 +91,33 @@ BAD_MAX_POOL2D = [
     Sample(X, 3, padding=2, dilation=2),
 ]
 
+AVG_POOL2D = [
+    Sample(X, 2),
+    Sample(X, 3, 2, 1),
+    Sample(X, 1),
+    Sample(X, (6, 5)),
+    Sample(X, (2,), ()),
+    Sample(X, (3, 2), stride=(1, 2), padding=(1, 0)),
+    Sample(X, (2, 4), stride=(2, 1), padding=(1, 2)),
+    Sample(X, 2, 5),
+    Sample(X, 3, 2, 1, count_include_pad=False),
+    Sample(X, (2, 4), 1, (1, 2), count_include_pad=False),
+    Sample(X, 2, ceil_mode=True),
+    Sample(X, 3, 2, 1, True),
+    Sample(X, 3, 2, 1, True, False),
+    Sample(X, 3, (4, 3), 1, ceil_mode=True),
+    Sample(X, 4, 3, 2, ceil_mode=True),
+    Sample(X, 4, 3, 2, ceil_mode=True, count_include_pad=False),
+    Sample(distinct(1, 1, 1, 1), 3, 5, ceil_mode=True),
+    Sample(distinct(1, 2, 2, 2), 3, 2, ceil_mode=True),
+    Sample(X, 2, divisor_override=3),
+    Sample(X, 3, 2, 1, ceil_mode=True, divisor_override=-2),
+    Sample(distinct(3, 6, 5), 3, 2, 1),
+    Sample(distinct(0, 3, 6, 5), 3, 2, 1),
+    *(Sample(distinct(2, 3, 6, 5, layout=layout), 3, 2, 1, count_include_pad=False) for layout in LAYOUTS),
+]
+BAD_AVG_POOL2D = [*BAD_WINDOWS, Sample(X, 2, divisor_override=0), Sample(X, 2, divisor_override=2.5)]
+
 ADAPTIVE = [
     Sample(X, 1),
     Sample(X, 2),
@@ -120,6 +148,7 @@ BAD_ADAPTIVE = [
 
 ROWS = [
     Row("max_pool2d", max_pool2d, F.max_pool2d, MAX_POOL2D, BAD_MAX_POOL2D),
+    Row("avg_pool2d", avg_pool2d, F.avg_pool2d, AVG_POOL2D, BAD_AVG_POOL2D),
     Row(
         "adaptive_avg_pool2d",
         adaptive_avg_pool2d,
