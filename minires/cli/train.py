@@ -1,0 +1,147 @@
+"""`minires train`: train a model, or go on with a run."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from minires.cli.errors import INTERRUPTED
+from minires.cli.options import DATA_NAMES, MODEL_HELP, DataName, Debug, Device, LogFormat, RecipeName, Root, Workers
+
+RECIPE = "Recipe"
+
+
+def train(
+    data: Annotated[
+        DataName | None, typer.Option(metavar="NAME", help=f"What to learn: {DATA_NAMES}.", show_default="shapes")
+    ] = None,
+    root: Root = None,
+    model: Annotated[str | None, typer.Option(metavar="NAME", help=MODEL_HELP, show_default="resnet20")] = None,
+    recipe: Annotated[
+        RecipeName | None,
+        typer.Option(
+            help="quick ends soon at a decent accuracy; paper is that of He et al. 2015.",
+            show_default="quick",
+            rich_help_panel=RECIPE,
+        ),
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Length in epochs.", rich_help_panel=RECIPE)] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Length in updates.", rich_help_panel=RECIPE)] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Images in an update.", rich_help_panel=RECIPE)] = None,
+    lr: Annotated[float | None, typer.Option(help="Highest learning rate.", rich_help_panel=RECIPE)] = None,
+    momentum: Annotated[float | None, typer.Option(help="Of SGD.", rich_help_panel=RECIPE)] = None,
+    weight_decay: Annotated[float | None, typer.Option(help="Of SGD.", rich_help_panel=RECIPE)] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Of the weights and the order of images.", show_default="0")
+    ] = None,
+    device: Device = "cpu",
+    workers: Workers = 1,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for checkpoints and log.", show_default="runs/DATA-MODEL")
+    ] = None,
+    resume: Annotated[
+        Path | None, typer.Option(help="Go on from this checkpoint; data, model and recipe come from it.")
+    ] = None,
+    log: Annotated[LogFormat | None, typer.Option(help="Format of the log.", show_default="csv")] = None,
+    debug: Debug = False,
+) -> None:
+    """Train a ResNet and save it.
+
+    The plain command trains resnet20 on shapes, a set of images that is drawn on the spot, in a few minutes.
+    """
+    fixed = {
+        "data": data, "model": model, "recipe": recipe, "epochs": epochs, "steps": steps, "batch-size": batch_size,
+        "lr": lr, "momentum": momentum, "weight-decay": weight_decay, "seed": seed,
+    }  # fmt: skip
+    if resume is not None:
+        given = [f"--{name}" for name, value in fixed.items() if value is not None]
+        if given:
+            raise ValueError(f"{', '.join(given)}: a resumed run keeps its own; leave it out, or start a new run")
+
+    from minires.device import as_device, module_for
+    from minires.training import Checkpoint, Experiment, RunFolder, open_sets, plan, recipe_for
+
+    target = as_device(device)
+    module_for(target)  # a GPU that is not there is an error now, not after the data are read
+    checkpoint = None
+    if resume is not None:
+        checkpoint = Checkpoint.load(resume)
+        experiment = Experiment.from_checkpoint(checkpoint)
+        net = experiment.build_model()
+        train_set, test_set = open_sets(experiment, root)
+        folder = RunFolder(out or resume.parent, log or _log_format_in(resume.parent))
+    else:
+        data_name, model_name = data or DataName.SHAPES, model or "resnet20"
+        chosen = recipe_for(recipe or RecipeName.QUICK, data_name, model_name).changed(
+            epochs=epochs,
+            steps=steps,
+            batch_size=batch_size,
+            learning_rate=lr,
+            momentum=momentum,
+            weight_decay=weight_decay,
+        )
+        experiment, net, train_set, test_set = plan(str(data_name), root, model_name, chosen, seed or 0)
+        log_format = log or LogFormat.CSV
+        folder = RunFolder(out, log_format) if out else RunFolder.fresh(f"{data_name}-{model_name}", log_format)
+    folder.prepare(resuming=resume is not None)
+    net.to(target)
+    trainer = experiment.trainer(net, train_set, test_set, target, workers, checkpoint)
+    _run(experiment, trainer, folder, len(train_set), len(test_set), target)  # type: ignore[arg-type]
+
+
+def _run(experiment: Any, trainer: Any, folder: Any, train_images: int, test_images: int, device: Any) -> None:
+    """Train with a progress bar, saving after each epoch, and say how it ended."""
+    from rich.console import Console
+
+    from minires.cli.compiling import announce_compilation
+    from minires.cli.progress import TrainingProgress, duration
+    from minires.models.summary import count_parameters
+    from minires.training import EpochReport, TrainingError
+
+    progress = TrainingProgress(trainer, Console())
+    progress.say(
+        f"{experiment.model} ({count_parameters(trainer.model):,} parameters) on {experiment.data}: {train_images:,} "
+        f"training and {test_images:,} held-out images, {trainer.steps:,} steps in {trainer.epochs} epochs, {device}"
+    )
+    if trainer.step:
+        progress.say(f"going on after step {trainer.step:,}")
+    saved_step = trainer.step
+
+    def on_epoch(report: EpochReport) -> None:
+        nonlocal saved_step
+        folder.record(trainer, report, experiment.to_json())
+        saved_step = report.step
+        progress.on_epoch(report)
+
+    def saved() -> str:
+        if not saved_step:
+            return "no checkpoint had been saved yet"
+        return f"{folder.last} holds the state after step {saved_step:,}"
+
+    trainer.on_step, trainer.on_epoch = progress.on_step, on_epoch
+    begin = time.perf_counter()
+    try:
+        with progress, announce_compilation(progress.say):
+            last = trainer.fit()
+    except KeyboardInterrupt:
+        remedy = f"; go on with: minires train --resume {folder.last}" if saved_step else ""
+        typer.echo(f"minires: interrupted at step {trainer.step + 1:,}; {saved()}{remedy}", err=True)
+        raise typer.Exit(INTERRUPTED) from None
+    except TrainingError as error:
+        raise TrainingError(f"{error}; {saved()}", error.step, error.op) from error
+    if last is None:
+        progress.say(f"nothing left to do: this run has all its {trainer.steps:,} steps; {saved()}")
+        return
+    progress.say(
+        f"test accuracy {100 * last.test.accuracy:.2f} % after {trainer.epochs} epochs "
+        f"(best {100 * trainer.best_accuracy:.2f} %) in {duration(time.perf_counter() - begin)}"
+    )
+    progress.say(f"saved {folder.last}, {folder.best.name} and {folder.log.path.name}")
+
+
+def _log_format_in(folder: Path) -> LogFormat:
+    """Return the format of the log that a run has already."""
+    return LogFormat.JSONL if (folder / "log.jsonl").exists() else LogFormat.CSV

@@ -1,0 +1,64 @@
+"""Using a trained model: loading it from a checkpoint, and classifying image files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from minires.autograd import no_grad
+from minires.data import default_collate
+from minires.data.datasets.folder import load_image
+from minires.device import Device, as_device, module_for
+from minires.nn import Module
+from minires.nn import functional as F
+from minires.training.checkpoint import Checkpoint
+from minires.training.experiment import Experiment
+
+BATCH_SIZE = 64
+
+
+def load_model(path: str | os.PathLike[str], device: Device | str | None = None) -> tuple[Module, Experiment]:
+    """Return the model of a checkpoint, in eval mode on ``device``, and the experiment that trained it.
+
+    Raises
+    ------
+    CheckpointError
+        If the file is no checkpoint, or is damaged.
+    RuntimeError
+        If the device is not there.
+    """
+    target = as_device(device)
+    module_for(target)  # before any work is done
+    checkpoint = Checkpoint.load(path)
+    experiment = Experiment.from_checkpoint(checkpoint)
+    model = experiment.build_model()
+    checkpoint.restore(model)
+    return model.to(target).eval(), experiment
+
+
+def classify(
+    model: Module,
+    experiment: Experiment,
+    paths: Sequence[str | os.PathLike[str]],
+    top: int = 5,
+    device: Device | str | None = None,
+) -> list[list[tuple[str, float]]]:
+    """Return for each image file its ``top`` likeliest classes with their probabilities, the likeliest first.
+
+    Raises
+    ------
+    DataError
+        If a file is missing or no image.
+    """
+    transform = experiment.image_transform()
+    mode = "L" if experiment.channels == 1 else "RGB"
+    ranked = []
+    with no_grad():
+        for begin in range(0, len(paths), BATCH_SIZE):
+            images = [transform(load_image(Path(path)).convert(mode)) for path in paths[begin : begin + BATCH_SIZE]]
+            logits = model(default_collate(images).to(as_device(device)))
+            for probabilities in F.softmax(logits, dim=1).to("cpu").numpy():
+                order = (-probabilities).argsort(kind="stable")[:top]
+                ranked.append([(experiment.classes[label], float(probabilities[label])) for label in order])
+    return ranked
