@@ -3,8 +3,8 @@
     Row("exp", minires.exp, torch.exp, [Sample(normal(2, 3)), Sample(normal())])
 
 A Sample holds what the op is called with. Inputs are recipes (`normal(2, 3)`) that draw a float64 array from a seeded
-generator; every floating-point input is differentiated. Anything else is passed to both libraries as it is. ``bad`` holds
-calls that both libraries must refuse.
+generator; every floating-point input is differentiated. Anything else is passed to both libraries as it is. ``bad``
+holds calls that both libraries must refuse.
 """
 
 from __future__ import annotations
@@ -111,6 +111,8 @@ def _draw(value: Any, rng: np.random.Generator) -> Any:
 def _map_arrays(value: Any, convert: Callable) -> Any:
     if isinstance(value, np.ndarray):
         return convert(value)
+    if isinstance(value, dict):
+        return {name: _map_arrays(item, convert) for name, item in value.items()}
     if isinstance(value, (list, tuple)):
         return type(value)(_map_arrays(item, convert) for item in value)
     return value

@@ -154,12 +154,20 @@ def randn(*size: Any, dtype: Any = None, device: DeviceLike = None, requires_gra
     return Tensor(generator(device).standard_normal(_shape(size)).astype(dtype or _default_dtype), requires_grad)
 
 
-def randint(
-    low: int, high: int | None = None, size: tuple = (), dtype: Any = np.int64, device: DeviceLike = None
-) -> Tensor:
-    """Return integers drawn evenly from [low, high), or from [0, low) if ``high`` is left out."""
+def randint(low: int, high: Any = None, size: tuple = (), dtype: Any = np.int64, device: DeviceLike = None) -> Tensor:
+    """Return integers drawn evenly from [low, high), or from [0, low) if ``high`` is left out.
+
+    Raises
+    ------
+    RuntimeError
+        If there is no integer to draw.
+    """
+    if isinstance(high, (tuple, list)):  # randint(high, size)
+        high, size = None, high
     if high is None:
         low, high = 0, low
+    if low >= high:
+        raise RuntimeError(f"randint draws from [low, high), which is empty for low {low} and high {high}")
     return Tensor(generator(device).integers(low, high, _shape((size,))).astype(dtype))
 
 
@@ -196,3 +204,34 @@ def rand_like(input: Tensor, dtype: Any = None, requires_grad: bool = False) -> 
 def randn_like(input: Tensor, dtype: Any = None, requires_grad: bool = False) -> Tensor:
     """Return standard normal samples of the shape, dtype and device of ``input``."""
     return randn(*input.shape, dtype=dtype or input.dtype, device=input.device, requires_grad=requires_grad)
+
+
+def new_tensor(
+    input: Tensor, data: Any, dtype: Any = None, device: DeviceLike = None, requires_grad: bool = False
+) -> Tensor:
+    """Return a copy of ``data`` in the dtype and on the device of ``input``."""
+    return tensor(data, dtype or input.dtype, device or input.device, requires_grad)
+
+
+def new_full(input: Tensor, size: tuple, fill_value: float, **options: Any) -> Tensor:
+    """Return a Tensor of shape ``size`` filled with one number, in the dtype and on the device of ``input``."""
+    return full(size, fill_value, **_like(input, options))
+
+
+def new_zeros(input: Tensor, *size: Any, **options: Any) -> Tensor:
+    """Return zeros in the dtype and on the device of ``input``."""
+    return zeros(*size, **_like(input, options))
+
+
+def new_ones(input: Tensor, *size: Any, **options: Any) -> Tensor:
+    """Return ones in the dtype and on the device of ``input``."""
+    return ones(*size, **_like(input, options))
+
+
+def new_empty(input: Tensor, *size: Any, **options: Any) -> Tensor:
+    """Return an uninitialised Tensor in the dtype and on the device of ``input``."""
+    return empty(*size, **_like(input, options))
+
+
+def _like(input: Tensor, options: dict[str, Any]) -> dict[str, Any]:
+    return {"dtype": input.dtype, "device": input.device} | options

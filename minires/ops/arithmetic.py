@@ -1,4 +1,4 @@
-"""Elementwise arithmetic with broadcasting: + - * / ** and negation.
+"""Elementwise arithmetic with broadcasting: + - * / // % ** and negation.
 
 Each backward multiplies by the partial derivative and sums over the axes that were broadcast (`sum_to`).
 """
@@ -8,11 +8,12 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
+
 from minires.autograd import Function, Tensor
-from minires.device import array_module
-from minires.ops.broadcast import check_broadcast, sum_to
+from minires.ops.broadcast import sum_to
 from minires.ops.pointwise import log
-from minires.ops.promotion import promote
+from minires.ops.promotion import matched, result_type
 from minires.ops.where import where
 
 
@@ -72,7 +73,7 @@ class Pow(Function):
     """y = a ** b; da = dy * b * a^(b - 1), db = dy * y * log(a), with 0 where the formula says 0 * infinity."""
 
     def forward(self, a, b):
-        y = array_module(a if hasattr(a, "dtype") else b).power(a, b)
+        y = a**b
         self.save(a, b, y if self.needs_grad[1] else None)
         return y
 
@@ -82,14 +83,18 @@ class Pow(Function):
         if self.needs_grad[0]:
             if isinstance(b, Tensor):
                 da = where(b == 0, 0.0, dy * b * a ** where(b == 0, 1.0, b - 1))
+            elif b == 0:
+                da = dy * 0
             else:
-                da = dy * b * a ** (b - 1) if b != 0 else dy * 0
+                da = dy * b * (a if b == 2 else a ** (b - 1))
             da = sum_to(da, self.input_shapes[0])
         if self.needs_grad[1]:
             settled = (b >= 0) & (a == 0)  # 0 ** b stays 0 (or 1 at b = 0): the derivative in b is 0, not 0 * -inf
-            logarithm = log(where(settled, 1.0, a)) if isinstance(a, Tensor) else math.log(a or 1.0)
-            db = where(settled, 0.0, dy * y * logarithm)
-            db = sum_to(db, self.input_shapes[1])
+            if isinstance(a, Tensor):
+                logarithm = log(where(settled, 1.0, a))
+            else:
+                logarithm = math.log(a) if a > 0 else math.nan if a < 0 else -math.inf
+            db = sum_to(where(settled, 0.0, dy * y * logarithm), self.input_shapes[1])
         return da, db
 
 
@@ -103,9 +108,46 @@ class Neg(Function):
         return -dy
 
 
-def _binary(function: type[Function], name: str, a: Any, b: Any, to_float: bool = False) -> Tensor:
-    check_broadcast(name, a, b)
-    return function()(*promote(a, b, to_float=to_float))
+class RoundedDiv(Function):
+    """y = a / b rounded towards -infinity ("floor") or 0 ("trunc"): constant between its steps, so dy vanishes."""
+
+    def __init__(self, rounding_mode: str):
+        self.rounding_mode = rounding_mode
+
+    def forward(self, a, b):
+        y = a // b
+        if self.rounding_mode == "trunc":
+            y = y + ((y < 0) & (y * b != a))  # one step back towards zero
+        return y
+
+    def backward(self, dy):
+        return tuple(
+            sum_to(dy * 0, shape) if needs else None
+            for shape, needs in zip(self.input_shapes, self.needs_grad, strict=True)
+        )
+
+
+class Remainder(Function):
+    """y = a - b * floor(a / b), of the sign of b; da = dy, db = -dy * floor(a / b)."""
+
+    def forward(self, a, b):
+        self.save(a if self.needs_grad[1] else None, b if self.needs_grad[1] else None)
+        return a % b
+
+    def backward(self, dy):
+        a, b = self.saved
+        da = sum_to(dy, self.input_shapes[0]) if self.needs_grad[0] else None
+        db = sum_to(-dy * floor_divide(a, b), self.input_shapes[1]) if self.needs_grad[1] else None
+        return da, db
+
+
+def _scaled(name: str, input: Any, other: Any, alpha: float) -> Any:
+    """alpha * other, for ``input + alpha * other``."""
+    if alpha == 1:
+        return other
+    if isinstance(alpha, float) and result_type(input, other).kind != "f":
+        raise RuntimeError(f"{name}: alpha must be an integer for integer operands, got {alpha}")
+    return mul(other, alpha)
 
 
 def add(input: Any, other: Any, *, alpha: float = 1) -> Tensor:
@@ -116,7 +158,7 @@ def add(input: Any, other: Any, *, alpha: float = 1) -> Tensor:
     RuntimeError
         If the shapes do not broadcast.
     """
-    return _binary(Add, "add", input, other if alpha == 1 else mul(other, alpha))
+    return Add()(*matched("add", input, _scaled("add", input, other, alpha)))
 
 
 def sub(input: Any, other: Any, *, alpha: float = 1) -> Tensor:
@@ -127,9 +169,10 @@ def sub(input: Any, other: Any, *, alpha: float = 1) -> Tensor:
     RuntimeError
         If the shapes do not broadcast, or for booleans: use ``^`` or logical operations for those.
     """
-    if any(isinstance(t, Tensor) and t.dtype.kind == "b" for t in (input, other)):
-        raise RuntimeError("subtraction is not defined for boolean Tensors: use ~ or != instead")
-    return _binary(Sub, "sub", input, other if alpha == 1 else mul(other, alpha))
+    for operand in (input, other):
+        if isinstance(operand, Tensor):
+            _refuse_booleans("subtraction", operand)
+    return Sub()(*matched("sub", input, _scaled("sub", input, other, alpha)))
 
 
 def mul(input: Any, other: Any) -> Tensor:
@@ -140,18 +183,45 @@ def mul(input: Any, other: Any) -> Tensor:
     RuntimeError
         If the shapes do not broadcast.
     """
-    return _binary(Mul, "mul", input, other)
+    return Mul()(*matched("mul", input, other))
 
 
-def div(input: Any, other: Any) -> Tensor:
+def div(input: Any, other: Any, *, rounding_mode: str | None = None) -> Tensor:
     """Return ``input / other``, broadcast; integers divide to the default floating-point dtype.
+
+    With ``rounding_mode`` "floor" or "trunc" the quotient is rounded down or towards zero, integers stay integers and
+    the gradient is 0.
 
     Raises
     ------
     RuntimeError
-        If the shapes do not broadcast.
+        If the shapes do not broadcast, the rounding mode is another, or an integer is divided by 0 with rounding.
     """
-    return _binary(Div, "div", input, other, to_float=True)
+    if rounding_mode is None:
+        return Div()(*matched("div", input, other, to_float=True))
+    if rounding_mode not in ("floor", "trunc"):
+        raise RuntimeError(f'div: rounding_mode must be None, "floor" or "trunc", got {rounding_mode!r}')
+    a, b = matched("div", input, other)
+    _refuse_zero("div", a, b)
+    return RoundedDiv(rounding_mode)(a, b)
+
+
+def floor_divide(input: Any, other: Any) -> Tensor:
+    """Return ``input // other``: the quotient rounded down, with gradient 0."""
+    return div(input, other, rounding_mode="floor")
+
+
+def remainder(input: Any, other: Any) -> Tensor:
+    """Return ``input % other``, which has the sign of ``other``, as in Python.
+
+    Raises
+    ------
+    RuntimeError
+        If the shapes do not broadcast, or for the remainder of an integer by 0.
+    """
+    a, b = matched("remainder", input, other)
+    _refuse_zero("remainder", a, b)
+    return Remainder()(a, b)
 
 
 def pow(input: Any, exponent: Any) -> Tensor:
@@ -160,11 +230,15 @@ def pow(input: Any, exponent: Any) -> Tensor:
     Raises
     ------
     RuntimeError
-        If the shapes do not broadcast, or for an integer Tensor to a negative integer power.
+        If the shapes do not broadcast, for an integer Tensor to a negative integer power, or for two booleans.
     """
-    if isinstance(input, Tensor) and input.dtype.kind in "iu" and isinstance(exponent, int) and exponent < 0:
+    a, b = matched("pow", input, exponent)
+    dtype = result_type(input, exponent)
+    if dtype.kind == "b":
+        raise RuntimeError("pow is not defined for booleans: convert with .int() first")
+    if dtype.kind != "f" and bool((b.array if isinstance(b, Tensor) else np.array(b)).min(initial=0) < 0):
         raise RuntimeError(f"integers to a negative power ({exponent}) are not integers: convert with .float() first")
-    return _binary(Pow, "pow", input, exponent)
+    return Pow()(a, b)
 
 
 def neg(input: Tensor) -> Tensor:
@@ -175,6 +249,19 @@ def neg(input: Tensor) -> Tensor:
     RuntimeError
         For a boolean Tensor.
     """
-    if input.dtype.kind == "b":
-        raise RuntimeError("negation is not defined for boolean Tensors: use ~ instead")
+    _refuse_booleans("negation", input)
     return Neg()(input)
+
+
+def _refuse_booleans(operation: str, input: Tensor) -> None:
+    if input.array.dtype.kind == "b":
+        raise RuntimeError(f"{operation} is not defined for boolean Tensors: use ~ or != instead")
+
+
+def _refuse_zero(name: str, dividend: Any, divisor: Any) -> None:
+    """Integers know no infinity."""
+    if result_type(dividend, divisor).kind == "f":
+        return
+    zero = bool((divisor.array == 0).any()) if isinstance(divisor, Tensor) else divisor == 0
+    if zero:
+        raise RuntimeError(f"{name}: an integer was to be divided by 0: check the divisor, or convert with .float()")

@@ -5,11 +5,13 @@ from __future__ import annotations
 from minires.autograd import Function, Tensor
 from minires.device import array_module
 
+Shape = tuple[int, ...]
+
 
 class Expand(Function):
     """x -> x repeated to ``shape``, as a view."""
 
-    def __init__(self, shape: tuple[int, ...]):
+    def __init__(self, shape: Shape):
         self.shape = shape
 
     def forward(self, x):
@@ -22,7 +24,7 @@ class Expand(Function):
 class SumTo(Function):
     """y -> the sum of y over the axes along which ``shape`` was broadcast to y's shape."""
 
-    def __init__(self, shape: tuple[int, ...]):
+    def __init__(self, shape: Shape):
         self.shape = shape
 
     def forward(self, y):
@@ -34,21 +36,40 @@ class SumTo(Function):
         return broadcast_to(dx, self.input_shapes[0])
 
 
-def broadcast_to(input: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Return ``input`` stretched to ``shape`` by NumPy's rules, as a view; ``input`` itself if it has that shape."""
-    return input if input.shape == shape else Expand(tuple(shape))(input)
+def broadcast_to(input: Tensor, shape: Shape) -> Tensor:
+    """Return ``input`` stretched to ``shape`` by NumPy's rules, as a read-only view; itself if it has that shape.
+
+    Raises
+    ------
+    RuntimeError
+        If an axis of ``input`` has neither the length asked for nor length 1.
+    """
+    shape = tuple(shape)
+    if input.shape == shape:
+        return input
+    check_shapes_broadcast("broadcast_to", input.shape, shape)
+    if len(shape) < input.ndim or any(
+        have not in (1, want) for have, want in zip(reversed(input.shape), reversed(shape), strict=False)
+    ):
+        raise RuntimeError(f"broadcast_to: shape {input.shape} cannot be stretched to the smaller shape {shape}")
+    return Expand(shape)(input)
 
 
-def sum_to(input: Tensor, shape: tuple[int, ...]) -> Tensor:
+def sum_to(input: Tensor, shape: Shape) -> Tensor:
     """Return ``input`` summed down to ``shape``, the transpose of `broadcast_to`."""
-    return input if input.shape == shape else SumTo(tuple(shape))(input)
+    return input if input.array.shape == shape else SumTo(tuple(shape))(input)
 
 
 def check_broadcast(name: str, *operands: object) -> None:
     """Raise RuntimeError if the shapes of the Tensors among ``operands`` do not broadcast together."""
-    shapes = [operand.shape for operand in operands if isinstance(operand, Tensor)]
-    axes = max((len(shape) for shape in shapes), default=0)
-    for axis in range(1, axes + 1):
+    check_shapes_broadcast(name, *(operand.shape for operand in operands if isinstance(operand, Tensor)))
+
+
+def check_shapes_broadcast(name: str, *shapes: Shape) -> None:
+    """Raise RuntimeError if ``shapes`` do not broadcast together."""
+    if len(set(shapes)) < 2:
+        return
+    for axis in range(1, max(len(shape) for shape in shapes) + 1):
         lengths = {shape[-axis] for shape in shapes if len(shape) >= axis} - {1}
         if len(lengths) > 1:
             listed = " and ".join(str(shape) for shape in shapes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -39,23 +40,47 @@ class ToDevice(Function):
 
 
 def cast(input: Tensor, dtype: Any) -> Tensor:
-    """Return ``input`` in ``dtype``: itself if it has that dtype already."""
-    return input if input.dtype == dtype else Cast(np.dtype(dtype))(input)
+    """Return ``input`` in ``dtype``: itself if it has that dtype already.
+
+    Raises
+    ------
+    TypeError
+        If ``dtype`` is no dtype of booleans, integers or floats.
+    """
+    if input.array.dtype == dtype:
+        return input
+    target = np.dtype(dtype)
+    if target.kind not in "biuf":
+        raise TypeError(f"a Tensor holds booleans, integers or floats, not {target}")
+    return Cast(target)(input)
 
 
-def to(input: Tensor, *target: Any, device: Any = None, dtype: Any = None, copy: bool = False) -> Tensor:
+def to(
+    input: Tensor,
+    *target: Any,
+    device: Any = None,
+    dtype: Any = None,
+    non_blocking: bool = False,
+    copy: bool = False,
+) -> Tensor:
     """Return ``input`` on a device and in a dtype, given by position or name; a Tensor as target lends both of its own.
+
+    ``input`` itself comes back if nothing changes, unless ``copy``. ``non_blocking`` is accepted for PyTorch's sake.
 
     Raises
     ------
     RuntimeError
         If the device is not there.
+    TypeError, ValueError
+        If a target is neither a device, a dtype nor a Tensor.
     """
     for argument in target:
         if isinstance(argument, Tensor):
             device, dtype = argument.device, argument.dtype
         elif isinstance(argument, Device) or (isinstance(argument, str) and argument.startswith(("cpu", "cuda"))):
             device = argument
+        elif isinstance(argument, bool) or argument is None:
+            raise TypeError(f"to: {argument} is neither a device nor a dtype: pass non_blocking and copy by name")
         else:
             dtype = np.dtype(argument)
     result = input if dtype is None else cast(input, dtype)
@@ -69,7 +94,7 @@ def cpu(input: Tensor) -> Tensor:
     return to(input, device="cpu")
 
 
-def cuda(input: Tensor, device: int | None = None) -> Tensor:
+def cuda(input: Tensor, device: Any = None) -> Tensor:
     """Return ``input`` on a GPU, the first unless told otherwise.
 
     Raises
@@ -77,4 +102,23 @@ def cuda(input: Tensor, device: int | None = None) -> Tensor:
     RuntimeError
         If there is no such GPU.
     """
-    return to(input, device=f"cuda:{device or 0}")
+    return to(input, device=f"cuda:{device or 0}" if isinstance(device, int | None) else device)
+
+
+def _converter(name: str, dtype: Any) -> Callable[[Tensor], Tensor]:
+    def convert(input: Tensor) -> Tensor:
+        return cast(input, dtype)
+
+    convert.__name__ = convert.__qualname__ = name
+    convert.__doc__ = f"Return ``input`` as {np.dtype(dtype)}: itself if it is so already."
+    return convert
+
+
+half, float_, double = _converter("half", np.float16), _converter("float", np.float32), _converter("double", np.float64)
+long, int_, short = _converter("long", np.int64), _converter("int", np.int32), _converter("short", np.int16)
+byte, bool_ = _converter("byte", np.uint8), _converter("bool", np.bool_)
+
+
+def type_as(input: Tensor, other: Tensor) -> Tensor:
+    """Return ``input`` in the dtype of ``other``."""
+    return cast(input, other.dtype)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from minires.autograd import Function, Tensor
 from minires.device import array_module
-from minires.ops.broadcast import sum_to
-from minires.ops.promotion import promote
+from minires.ops.broadcast import check_shapes_broadcast, sum_to
 
 
 class MatMul(Function):
@@ -28,22 +29,60 @@ def matmul(input: Tensor, other: Tensor) -> Tensor:
     Raises
     ------
     RuntimeError
-        If the inner lengths differ, the batch axes do not broadcast, or an operand is 0-dimensional.
+        If the inner lengths or the dtypes differ, the batch axes do not broadcast, or an operand is 0-dimensional.
     """
+    _check_operands("matmul", input, other)
     if not input.ndim or not other.ndim:
         raise RuntimeError("matmul needs at least 1 axis on both sides: multiply by a number with *")
-    if input.dtype != other.dtype:
-        raise RuntimeError(f"matmul needs equal dtypes, got {input.dtype} and {other.dtype}: convert one with .to()")
     inner = other.shape[-2] if other.ndim > 1 else other.shape[0]
     if input.shape[-1] != inner:
         raise RuntimeError(
             f"matmul: shapes {input.shape} and {other.shape} do not fit: "
             f"the last axis of the first ({input.shape[-1]}) must equal the {inner} rows of the second"
         )
-    a, b = promote(input, other)
-    a = a.reshape(1, -1) if input.ndim == 1 else a
-    b = b.reshape(-1, 1) if other.ndim == 1 else b
+    a = input.unsqueeze(0) if input.ndim == 1 else input
+    b = other.unsqueeze(1) if other.ndim == 1 else other
+    check_shapes_broadcast("matmul", a.shape[:-2], b.shape[:-2])
     result = MatMul()(a, b)
-    if input.ndim == 1:
-        result = result.reshape(*result.shape[:-2], result.shape[-1])
-    return result.reshape(*result.shape[:-1]) if other.ndim == 1 else result
+    result = result.squeeze(-2) if input.ndim == 1 else result
+    return result.squeeze(-1) if other.ndim == 1 else result
+
+
+def mm(input: Tensor, mat2: Tensor) -> Tensor:
+    """Return the product of two matrices.
+
+    Raises
+    ------
+    RuntimeError
+        If an operand has other than 2 axes, or as `matmul` does.
+    """
+    return _with_axes("mm", 2, input, mat2)
+
+
+def bmm(input: Tensor, mat2: Tensor) -> Tensor:
+    """Return the products of two equally long batches of matrices.
+
+    Raises
+    ------
+    RuntimeError
+        If an operand has other than 3 axes, the batches differ, or as `matmul` does.
+    """
+    if isinstance(mat2, Tensor) and input.shape[:1] != mat2.shape[:1]:
+        raise RuntimeError(f"bmm: batches of different lengths: shapes {input.shape} and {mat2.shape}")
+    return _with_axes("bmm", 3, input, mat2)
+
+
+def _with_axes(name: str, axes: int, input: Tensor, other: Tensor) -> Tensor:
+    _check_operands(name, input, other)
+    if input.ndim != axes or other.ndim != axes:
+        raise RuntimeError(f"{name} needs {axes} axes on both sides, got shapes {input.shape} and {other.shape}")
+    return matmul(input, other)
+
+
+def _check_operands(name: str, *operands: Any) -> None:
+    for operand in operands:
+        if not isinstance(operand, Tensor):
+            raise TypeError(f"{name} multiplies two Tensors, got {type(operand).__name__}")
+    if operands[0].dtype != operands[1].dtype:
+        dtypes = " and ".join(str(operand.dtype) for operand in operands)
+        raise RuntimeError(f"{name} needs equal dtypes, got {dtypes}: convert one with .to()")

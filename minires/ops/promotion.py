@@ -13,6 +13,7 @@ import numpy as np
 
 from minires.autograd import Tensor
 from minires.autograd.creation import get_default_dtype
+from minires.ops.broadcast import check_broadcast
 from minires.ops.cast import cast
 
 _KINDS = {"b": 0, "u": 1, "i": 1, "f": 2}
@@ -64,7 +65,7 @@ def result_type(*operands: Any) -> np.dtype:
 
 
 def promote(*operands: Any, to_float: bool = False) -> tuple:
-    """Cast Tensors to their common dtype; Python numbers pass through, for NumPy lets them follow the array's dtype.
+    """Cast Tensors to their common dtype; Python numbers pass through, for they take on the array's dtype.
 
     ``to_float`` asks for a floating-point result even of integers, as division does.
 
@@ -77,5 +78,32 @@ def promote(*operands: Any, to_float: bool = False) -> tuple:
     if to_float and dtype.kind != "f":
         dtype = get_default_dtype()
     return tuple(
-        cast(operand, dtype) if isinstance(operand, Tensor) else dtype.type(operand).item() for operand in operands
+        cast(operand, dtype)
+        if isinstance(operand, Tensor)
+        else operand.item()  # a NumPy scalar would impose its own dtype
+        if isinstance(operand, np.generic)
+        else operand
+        for operand in operands
     )
+
+
+def matched(name: str, *operands: Any, to_float: bool = False) -> tuple:
+    """Return the operands of the elementwise operation ``name`` with their shapes checked and their dtypes promoted.
+
+    Raises
+    ------
+    RuntimeError
+        If the shapes do not broadcast.
+    TypeError
+        If an operand is neither a Tensor nor a number.
+    """
+    first = operands[0]
+    if isinstance(first, Tensor):  # the common case at little cost: equal shapes and dtypes, nothing to do
+        shape, dtype = first.array.shape, first.array.dtype
+        if (dtype.kind == "f" or not to_float) and all(
+            isinstance(other, Tensor) and other.array.shape == shape and other.array.dtype == dtype
+            for other in operands[1:]
+        ):
+            return operands
+    check_broadcast(name, *operands)
+    return promote(*operands, to_float=to_float)

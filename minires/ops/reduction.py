@@ -1,54 +1,39 @@
-"""Reductions over axes: sum, mean, var, max, min, amax.
+"""Reductions over axes: sum, mean, var, std, norm, the extremes and where they lie, all and any.
 
-An axis argument (``dim``) is None for all axes, an int, or a tuple of ints. A backward pass first gives the gradient its
-reduced axes back as length 1 and then broadcasts.
+An axis argument (``dim``) is None for all axes, an int, or a tuple of ints. A backward pass first gives the gradient
+its reduced axes back as length 1 and then broadcasts.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import builtins
+import math
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from minires.autograd import Function, Tensor
+from minires.device import array_module
+from minires.ops.axes import Axes, Dim, kept_shape, normalized_axes, normalized_axis
 from minires.ops.broadcast import broadcast_to
 from minires.ops.cast import cast
-
-Dim = int | tuple[int, ...] | None
-
-
-def normalized_axes(name: str, dim: Dim, ndim: int) -> tuple[int, ...]:
-    """Return the axes that ``dim`` names, in order, all non-negative.
-
-    Raises
-    ------
-    IndexError
-        If an axis is out of range.
-    RuntimeError
-        If an axis is named twice.
-    """
-    if dim is None or (isinstance(dim, (tuple, list)) and len(dim) == 0):
-        return tuple(range(ndim))
-    axes = []
-    for axis in dim if isinstance(dim, (tuple, list)) else (dim,):
-        limit = max(ndim, 1)  # a 0-dimensional Tensor may be reduced over "axis 0", as in PyTorch
-        if not -limit <= axis < limit:
-            raise IndexError(f"{name}: axis {axis} is out of range for {ndim} axes (expected {-limit} to {limit - 1})")
-        axes.append(axis % limit)
-    if len(set(axes)) != len(axes):
-        raise RuntimeError(f"{name}: an axis appears twice in dim={dim}")
-    return tuple(sorted(axes)) if ndim else ()
+from minires.ops.clamp import maximum, minimum
+from minires.ops.indexing import take_along
+from minires.ops.pointwise import sqrt
+from minires.ops.where import where
 
 
-def kept_shape(shape: tuple[int, ...], axes: tuple[int, ...]) -> tuple[int, ...]:
-    """Return ``shape`` with length 1 along the reduced axes."""
-    return tuple(1 if axis in axes else length for axis, length in enumerate(shape))
+class ValuesAndIndices(NamedTuple):
+    """The extreme values along an axis and where they were found."""
+
+    values: Tensor
+    indices: Tensor
 
 
 class Sum(Function):
     """y = the sum of x over ``axes``; every summand receives the gradient of the sum."""
 
-    def __init__(self, axes: tuple[int, ...], keepdim: bool):
+    def __init__(self, axes: Axes, keepdim: bool):
         self.axes = axes
         self.keepdim = keepdim
 
@@ -58,6 +43,40 @@ class Sum(Function):
     def backward(self, dy):
         shape = self.input_shapes[0]
         return broadcast_to(dy.reshape(kept_shape(shape, self.axes)), shape)
+
+
+class Amax(Function):
+    """y = the largest of x over ``axes``; equal largest ones share the gradient evenly."""
+
+    largest = True
+
+    def __init__(self, axes: Axes, keepdim: bool):
+        self.axes = axes
+        self.keepdim = keepdim
+
+    def forward(self, x):
+        y = (x.max if self.largest else x.min)(axis=self.axes, keepdims=self.keepdim)
+        self.save(x, y)
+        return y
+
+    def backward(self, dy):
+        x, y = (value.array for value in self.saved)
+        kept = kept_shape(x.shape, self.axes)
+        chosen = (x == y.reshape(kept)).astype(x.dtype)
+        shares = chosen / chosen.sum(axis=self.axes, keepdims=True)
+        return dy.reshape(kept) * Tensor(shares)
+
+
+class Amin(Amax):
+    """y = the smallest of x over ``axes``; equal smallest ones share the gradient evenly."""
+
+    largest = False
+
+
+def _prepared(name: str, input: Tensor, dim: Dim, keepdim: bool) -> tuple[Tensor, Axes, bool]:
+    """Check the axes. A 0-dimensional Tensor is reduced as its one-element view, and stays 0-dimensional."""
+    axes = normalized_axes(name, dim, input.ndim)
+    return (input, axes, keepdim) if input.ndim else (input.reshape(1), (0,), False)
 
 
 def sum(input: Tensor, dim: Dim = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
@@ -72,11 +91,12 @@ def sum(input: Tensor, dim: Dim = None, keepdim: bool = False, *, dtype: Any = N
         dtype = np.int64
     if dtype is not None:
         input = cast(input, dtype)
-    return Sum(normalized_axes("sum", dim, input.ndim), keepdim)(input)
+    input, axes, keepdim = _prepared("sum", input, dim, keepdim)
+    return Sum(axes, keepdim)(input)
 
 
 def mean(input: Tensor, dim: Dim = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
-    """Return the mean over ``dim``.
+    """Return the mean over ``dim``: NaN over no elements.
 
     Raises
     ------
@@ -87,8 +107,215 @@ def mean(input: Tensor, dim: Dim = None, keepdim: bool = False, *, dtype: Any = 
     """
     if dtype is not None:
         input = cast(input, dtype)
+    _check_floating("mean", input)
+    input, axes, keepdim = _prepared("mean", input, dim, keepdim)
+    return Sum(axes, keepdim)(input) / (_count(input, axes) or math.nan)
+
+
+def var(
+    input: Tensor,
+    dim: Dim | builtins.bool = None,
+    unbiased: builtins.bool | None = None,
+    keepdim: bool = False,
+    *,
+    correction: float | None = None,
+) -> Tensor:
+    """Return the variance over ``dim``: the mean of squared deviations, with n - correction in place of n.
+
+    ``correction`` is 1 unless told otherwise; ``unbiased=False`` is another way to say 0. ``var(x, False)`` means
+    ``unbiased``, as in PyTorch.
+
+    Raises
+    ------
+    RuntimeError
+        If the elements are not floating-point numbers.
+    IndexError
+        If ``dim`` is out of range.
+    """
+    if isinstance(dim, builtins.bool):
+        dim, unbiased = None, dim
+    if correction is not None and unbiased is not None:
+        raise TypeError("var: unbiased and correction say the same: give one of them")
+    if correction is None:
+        correction = 0 if unbiased is False else 1
+    _check_floating("var", input)
+    input, axes, keepdim = _prepared("var", input, dim, keepdim)
+    deviation = input - mean(input, axes, keepdim=True)
+    # No degrees of freedom leave 0 / 0, NaN, as in PyTorch.
+    return Sum(axes, keepdim)(deviation * deviation) / builtins.max(_count(input, axes) - correction, 0)
+
+
+def std(
+    input: Tensor,
+    dim: Dim | builtins.bool = None,
+    unbiased: builtins.bool | None = None,
+    keepdim: bool = False,
+    *,
+    correction: float | None = None,
+) -> Tensor:
+    """Return the standard deviation over ``dim``, the square root of `var`; its gradient at 0 is 0."""
+    return _sqrt_flat_at_zero(var(input, dim, unbiased, keepdim, correction=correction))
+
+
+def norm(input: Tensor, p: float | str = 2, dim: Dim = None, keepdim: bool = False) -> Tensor:
+    """Return the p-norm over ``dim`` for p = 1, 2 (or "fro") or infinity; the gradient at 0 is 0.
+
+    Raises
+    ------
+    RuntimeError
+        If the elements are not floating-point numbers.
+    ValueError
+        For another p.
+    """
+    _check_floating("norm", input)
+    if p in (2, "fro"):
+        return _sqrt_flat_at_zero(sum(input * input, dim, keepdim))
+    if p == 1:
+        return sum(input.abs(), dim, keepdim)
+    if p == math.inf:
+        return amax(input.abs(), dim, keepdim)
+    raise ValueError(f'norm: p must be 1, 2, "fro" or infinity, got {p!r}')
+
+
+def _sqrt_flat_at_zero(input: Tensor) -> Tensor:
+    """The square root of sums of squares, which is taken to be flat where it is 0: there is nothing to shrink."""
+    zero = input == 0
+    return where(zero, 0.0, sqrt(where(zero, 1.0, input)))
+
+
+def amax(input: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
+    """Return the largest element over ``dim``; equal ones share the gradient evenly.
+
+    Raises
+    ------
+    IndexError
+        If ``dim`` is out of range or has no elements.
+    """
+    return _extreme(Amax, "amax", input, dim, keepdim)
+
+
+def amin(input: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
+    """Return the smallest element over ``dim``; equal ones share the gradient evenly.
+
+    Raises
+    ------
+    IndexError
+        If ``dim`` is out of range or has no elements.
+    """
+    return _extreme(Amin, "amin", input, dim, keepdim)
+
+
+def _extreme(function: type[Amax], name: str, input: Tensor, dim: Dim, keepdim: bool) -> Tensor:
+    input, axes, keepdim = _prepared(name, input, dim, keepdim)
+    _check_not_empty(name, input, axes)
+    return function(axes, keepdim)(input)
+
+
+def max(input: Tensor, dim: Any = None, keepdim: bool = False, *, other: Tensor | None = None) -> Any:
+    """Return the largest element; along one axis ``dim``, a pair (values, indices); with a Tensor, elementwise.
+
+    Over all elements, equal largest ones share the gradient evenly; along an axis, the first takes all of it.
+
+    Raises
+    ------
+    IndexError
+        If ``dim`` is out of range or has no elements.
+    RuntimeError
+        If there are no elements at all.
+    """
+    return _max_or_min("max", input, dim, keepdim, other)
+
+
+def min(input: Tensor, dim: Any = None, keepdim: bool = False, *, other: Tensor | None = None) -> Any:
+    """Return the smallest element; along one axis ``dim``, a pair (values, indices); with a Tensor, elementwise.
+
+    Over all elements, equal smallest ones share the gradient evenly; along an axis, the first takes all of it.
+
+    Raises
+    ------
+    IndexError
+        If ``dim`` is out of range or has no elements.
+    RuntimeError
+        If there are no elements at all.
+    """
+    return _max_or_min("min", input, dim, keepdim, other)
+
+
+def _max_or_min(name: str, input: Tensor, dim: Any, keepdim: bool, other: Tensor | None) -> Any:
+    if isinstance(dim, Tensor):
+        other = dim
+    if other is not None:
+        return (maximum if name == "max" else minimum)(input, other)
+    if dim is None:
+        if not input.numel():
+            raise RuntimeError(f"{name}: a Tensor of shape {input.shape} has no elements: name a dim that has some")
+        return (amax if name == "max" else amin)(input)
+    axis = normalized_axis(name, dim, input.ndim or 1)
+    indices = (argmax if name == "max" else argmin)(input, axis, keepdim=True)
+    values = take_along(input, indices.array, axis)
+    if not keepdim and input.ndim:
+        values, indices = values.squeeze(axis), indices.squeeze(axis)
+    return ValuesAndIndices(values, indices)
+
+
+def argmax(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
+    """Return the index of the first largest element along ``dim``, or in the flattened Tensor.
+
+    Raises
+    ------
+    IndexError
+        If ``dim`` is out of range or has no elements.
+    """
+    return _arg_extreme("argmax", input, dim, keepdim)
+
+
+def argmin(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
+    """Return the index of the first smallest element along ``dim``, or in the flattened Tensor.
+
+    Raises
+    ------
+    IndexError
+        If ``dim`` is out of range or has no elements.
+    """
+    return _arg_extreme("argmin", input, dim, keepdim)
+
+
+def _arg_extreme(name: str, input: Tensor, dim: int | None, keepdim: bool) -> Tensor:
+    if dim is None:
+        axes, flat = tuple(range(input.ndim)), input.array.reshape(-1)
+        _check_not_empty(name, input, axes)
+        indices = getattr(flat, name)()
+    else:
+        axis = normalized_axis(name, dim, input.ndim or 1)
+        axes = (axis,)
+        _check_not_empty(name, input, axes if input.ndim else ())
+        indices = getattr(input.array.reshape(input.shape or 1), name)(axis)
+    result = array_module(input.array).asarray(indices, dtype=np.int64)
+    return Tensor(result.reshape(kept_shape(input.shape, axes)) if keepdim or not input.ndim else result)
+
+
+def all(input: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
+    """Return whether all elements over ``dim`` are true (not 0); true over no elements."""
+    input, axes, keepdim = _prepared("all", input, dim, keepdim)
+    return Tensor(input.array.all(axis=axes, keepdims=keepdim))
+
+
+def any(input: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
+    """Return whether any element over ``dim`` is true (not 0); false over no elements."""
+    input, axes, keepdim = _prepared("any", input, dim, keepdim)
+    return Tensor(input.array.any(axis=axes, keepdims=keepdim))
+
+
+def _count(input: Tensor, axes: Axes) -> int:
+    return math.prod(input.shape[axis] for axis in axes)
+
+
+def _check_floating(name: str, input: Tensor) -> None:
     if not input.is_floating_point():
-        raise RuntimeError(f"mean needs floating-point numbers, got {input.dtype}: convert with .float() first")
-    axes = normalized_axes("mean", dim, input.ndim)
-    count = int(np.prod([input.shape[axis] for axis in axes], dtype=np.int64))
-    return Sum(axes, keepdim)(input) / (count if count else float("nan"))
+        raise RuntimeError(f"{name} needs floating-point numbers, got {input.dtype}: convert with .float() first")
+
+
+def _check_not_empty(name: str, input: Tensor, axes: Axes) -> None:
+    for axis in axes:
+        if not input.shape[axis]:
+            raise IndexError(f"{name}: axis {axis} of shape {input.shape} has no elements to choose from")

@@ -1,10 +1,18 @@
-"""Operations that only rearrange: reshape, view, permute, transpose and the like. Each backward rearranges back."""
+"""Operations that only rearrange: reshape, permute, cat, split and the like. Each backward rearranges back."""
 
 from __future__ import annotations
 
+import itertools
+import operator
+from collections.abc import Sequence
 from typing import Any
 
 from minires.autograd import Function, Tensor
+from minires.device import array_module
+from minires.ops import broadcast
+from minires.ops.axes import normalized_axes, normalized_axis
+from minires.ops.cast import cast
+from minires.ops.promotion import result_type
 
 
 class Reshape(Function):
@@ -33,15 +41,60 @@ class Permute(Function):
         return Permute(tuple(self.axes.index(axis) for axis in range(len(self.axes))))(dy)
 
 
+class Clone(Function):
+    """x -> a copy, in the memory layout of x ("K") or contiguous ("C")."""
+
+    def __init__(self, order: str):
+        self.order = order
+
+    def forward(self, x):
+        return x.copy(order=self.order)
+
+    def backward(self, dy):
+        return dy
+
+
+class Cat(Function):
+    """Tensors -> one, joined along ``axis``; the gradient is split at the seams."""
+
+    def __init__(self, axis: int):
+        self.axis = axis
+
+    def forward(self, *parts):
+        shape = list(parts[0].shape)
+        shape[self.axis] = sum(part.shape[self.axis] for part in parts)
+        xp = array_module(parts[0])
+        return xp.concatenate(parts, axis=self.axis, out=xp.empty_like(parts[0], shape=shape))
+
+    def backward(self, dy):
+        return Split(self.axis, tuple(shape[self.axis] for shape in self.input_shapes))(dy)
+
+
+class Split(Function):
+    """x -> views of ``lengths`` along ``axis``, the transpose of Cat."""
+
+    def __init__(self, axis: int, lengths: tuple[int, ...]):
+        self.axis = axis
+        self.lengths = lengths
+
+    def forward(self, x):
+        ends = itertools.accumulate(self.lengths)
+        before = (slice(None),) * self.axis
+        return tuple(x[(*before, slice(end - length, end))] for end, length in zip(ends, self.lengths, strict=True))
+
+    def backward(self, *dys):
+        return Cat(self.axis)(*dys)
+
+
 def _sizes(arguments: tuple) -> tuple[int, ...]:
     """``reshape(2, 3)`` and ``reshape((2, 3))`` mean the same."""
     if len(arguments) == 1 and isinstance(arguments[0], (tuple, list)):
         arguments = tuple(arguments[0])
-    return tuple(int(size) for size in arguments)
+    return tuple(operator.index(size) for size in arguments)
 
 
 def reshape(input: Tensor, *shape: Any) -> Tensor:
-    """Return the elements in another shape; one length may be -1 and is then worked out.
+    """Return the elements in another shape; one length may be -1 and is then worked out. A view where memory allows.
 
     Raises
     ------
@@ -60,6 +113,70 @@ def reshape(input: Tensor, *shape: Any) -> Tensor:
     return input if sizes == input.shape else Reshape(sizes)(input)
 
 
+def view(input: Tensor, *shape: Any) -> Tensor:
+    """Return the elements in another shape, as `reshape`.
+
+    PyTorch's refuses where a copy would be needed. Here the physical layout is nobody's concern (activations lie
+    channels-last), so ``x.view(n, -1)`` always works, with a copy if it must.
+
+    Raises
+    ------
+    RuntimeError
+        If the number of elements does not fit.
+    TypeError
+        For a dtype: use ``to`` to convert.
+    """
+    return reshape(input, *shape)
+
+
+def view_as(input: Tensor, other: Tensor) -> Tensor:
+    """Return the elements in the shape of ``other``."""
+    return reshape(input, other.shape)
+
+
+def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
+    """Return the axes from ``start_dim`` to ``end_dim``, both included, joined into one.
+
+    Raises
+    ------
+    IndexError
+        If an axis is out of range.
+    RuntimeError
+        If start_dim lies behind end_dim.
+    """
+    start, end = (normalized_axis("flatten", dim, input.ndim or 1) for dim in (start_dim, end_dim))
+    if start > end:
+        raise RuntimeError(f"flatten: start_dim {start_dim} lies behind end_dim {end_dim} of shape {input.shape}")
+    joined = 1
+    for length in input.shape[start : end + 1]:
+        joined *= length
+    return reshape(input, (*input.shape[:start], joined, *input.shape[end + 1 :]))
+
+
+def squeeze(input: Tensor, dim: Any = None) -> Tensor:
+    """Return a view without the axes of length 1, or without those among ``dim`` (an int or a tuple) that have it.
+
+    Raises
+    ------
+    IndexError
+        If an axis is out of range.
+    """
+    axes = () if dim == () else normalized_axes("squeeze", dim, input.ndim)
+    return reshape(input, tuple(n for axis, n in enumerate(input.shape) if n != 1 or axis not in axes))
+
+
+def unsqueeze(input: Tensor, dim: int) -> Tensor:
+    """Return a view with a new axis of length 1 at ``dim``.
+
+    Raises
+    ------
+    IndexError
+        If ``dim`` is out of range.
+    """
+    axis = normalized_axis("unsqueeze", dim, input.ndim + 1)
+    return reshape(input, (*input.shape[:axis], 1, *input.shape[axis:]))
+
+
 def permute(input: Tensor, *dims: Any) -> Tensor:
     """Return a view with the axes in the order ``dims``.
 
@@ -67,8 +184,249 @@ def permute(input: Tensor, *dims: Any) -> Tensor:
     ------
     RuntimeError
         If ``dims`` does not name every axis once.
+    IndexError
+        If an axis is out of range.
     """
-    axes = tuple(axis % input.ndim if -input.ndim <= axis < input.ndim else axis for axis in _sizes(dims))
-    if sorted(axes) != list(range(input.ndim)):
-        raise RuntimeError(f"permute: {_sizes(dims)} does not name each of the {input.ndim} axes once")
+    named = _sizes(dims)
+    if len(named) != input.ndim:
+        raise RuntimeError(f"permute: {named} does not name each of the {input.ndim} axes of shape {input.shape}")
+    axes = tuple(normalized_axis("permute", axis, input.ndim) for axis in named)
+    if len(set(axes)) != len(axes):
+        raise RuntimeError(f"permute: {named} names an axis twice")
     return Permute(axes)(input)
+
+
+def transpose(input: Tensor, dim0: int, dim1: int) -> Tensor:
+    """Return a view with two axes exchanged.
+
+    Raises
+    ------
+    IndexError
+        If an axis is out of range.
+    """
+    first, second = (normalized_axis("transpose", dim, input.ndim or 1) for dim in (dim0, dim1))
+    axes = list(range(input.ndim))
+    if first != second:
+        axes[first], axes[second] = axes[second], axes[first]
+    return Permute(tuple(axes))(input)
+
+
+swapaxes = transpose
+
+
+def movedim(input: Tensor, source: Any, destination: Any) -> Tensor:
+    """Return a view with the axes ``source`` moved to ``destination``; the others keep their order.
+
+    Raises
+    ------
+    RuntimeError
+        If the numbers of axes differ or one is named twice.
+    IndexError
+        If an axis is out of range.
+    """
+    sources, destinations = (
+        [normalized_axis("movedim", dim, input.ndim) for dim in (dims if isinstance(dims, (tuple, list)) else (dims,))]
+        for dims in (source, destination)
+    )
+    if len(sources) != len(destinations) or len(set(sources)) + len(set(destinations)) != 2 * len(sources):
+        raise RuntimeError(f"movedim: {source} and {destination} must name equally many axes, each once")
+    order = [axis for axis in range(input.ndim) if axis not in sources]
+    for destination_axis, source_axis in sorted(zip(destinations, sources, strict=True)):
+        order.insert(destination_axis, source_axis)
+    return Permute(tuple(order))(input)
+
+
+def t(input: Tensor) -> Tensor:
+    """Return the transpose of a matrix; a vector or number is returned as it is.
+
+    Raises
+    ------
+    RuntimeError
+        If there are more than 2 axes: use `permute` or ``mT``.
+    """
+    if input.ndim > 2:
+        raise RuntimeError(f"the transpose of shape {input.shape} is ambiguous: use .mT for matrices or .permute(...)")
+    return transpose(input, 0, 1) if input.ndim == 2 else input
+
+
+def matrix_transpose(input: Tensor) -> Tensor:
+    """Return each matrix in the last two axes transposed.
+
+    Raises
+    ------
+    RuntimeError
+        If there are fewer than 2 axes.
+    """
+    if input.ndim < 2:
+        raise RuntimeError(f"mT transposes matrices, a Tensor of shape {input.shape} holds none")
+    return transpose(input, -2, -1)
+
+
+def expand(input: Tensor, *sizes: Any) -> Tensor:
+    """Return a read-only view stretched along axes of length 1 and new leading axes; -1 keeps a length.
+
+    Raises
+    ------
+    RuntimeError
+        If a length other than 1 is to change, or there are fewer sizes than axes.
+    """
+    wanted = _sizes(sizes)
+    added = len(wanted) - input.ndim
+    if added < 0 or any(size == -1 for size in wanted[:added]) or min(wanted, default=0) < -1:
+        raise RuntimeError(f"expand: shape {input.shape} cannot be stretched to {wanted}: -1 keeps an axis that exists")
+    shape = (*wanted[:added], *(n if w == -1 else w for n, w in zip(input.shape, wanted[added:], strict=True)))
+    return broadcast.broadcast_to(input, shape)
+
+
+def expand_as(input: Tensor, other: Tensor) -> Tensor:
+    """Return a read-only view stretched to the shape of ``other``."""
+    return expand(input, other.shape)
+
+
+def clone(input: Tensor) -> Tensor:
+    """Return a copy in the same memory layout; the gradient passes through."""
+    return Clone("K")(input)
+
+
+def contiguous(input: Tensor) -> Tensor:
+    """Return the elements in row-major memory: ``input`` itself if they lie so already.
+
+    No operation needs it: each takes any layout.
+    """
+    return input if input.array.flags.c_contiguous else Clone("C")(input)
+
+
+def is_contiguous(input: Tensor) -> bool:
+    """Tell whether the elements lie in row-major memory."""
+    return bool(input.array.flags.c_contiguous)
+
+
+def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
+    """Return the Tensors joined along an existing axis; dtypes are promoted.
+
+    Raises
+    ------
+    ValueError
+        If there are none.
+    RuntimeError
+        If one is 0-dimensional, or shapes differ along another axis.
+    IndexError
+        If ``dim`` is out of range.
+    """
+    tensors = _tensors("cat", tensors)
+    if any(not tensor.ndim for tensor in tensors):
+        raise RuntimeError("cat joins along an existing axis, and a 0-dimensional Tensor has none: use stack")
+    dtype = result_type(*tensors)
+    tensors = [tensor for tensor in tensors if tensor.shape != (0,)] or tensors[:1]  # PyTorch lets (0,) join anything
+    first = tensors[0]
+    axis = normalized_axis("cat", dim, first.ndim)
+    for tensor in tensors[1:]:
+        others = [(*shape[:axis], *shape[axis + 1 :]) for shape in (first.shape, tensor.shape)]
+        if tensor.ndim != first.ndim or others[0] != others[1]:
+            raise RuntimeError(f"cat: shapes {first.shape} and {tensor.shape} may differ only along dim {dim}")
+    return Cat(axis)(*(cast(tensor, dtype) for tensor in tensors))
+
+
+def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
+    """Return Tensors of equal shape joined along a new axis.
+
+    Raises
+    ------
+    ValueError
+        If there are none.
+    RuntimeError
+        If the shapes differ.
+    IndexError
+        If ``dim`` is out of range.
+    """
+    tensors = _tensors("stack", tensors)
+    for tensor in tensors:
+        if tensor.shape != tensors[0].shape:
+            raise RuntimeError(f"stack needs equal shapes, got {tensors[0].shape} and {tensor.shape}")
+    axis = normalized_axis("stack", dim, tensors[0].ndim + 1)
+    return cat([unsqueeze(tensor, axis) for tensor in tensors], axis)
+
+
+def _tensors(name: str, tensors: Any) -> list[Tensor]:
+    if isinstance(tensors, Tensor) or not isinstance(tensors, (list, tuple)):
+        raise TypeError(f"{name} needs a list or tuple of Tensors, got {type(tensors).__name__}")
+    if not tensors:
+        raise ValueError(f"{name} needs at least one Tensor")
+    for tensor in tensors:
+        if not isinstance(tensor, Tensor):
+            raise TypeError(f"{name} joins Tensors, got {type(tensor).__name__}")
+    return list(tensors)
+
+
+def split(input: Tensor, split_size_or_sections: Any, dim: int = 0) -> tuple[Tensor, ...]:
+    """Return views of a given length along ``dim`` (the last may be shorter), or of each length in a list.
+
+    Raises
+    ------
+    RuntimeError
+        If a length is negative, or the lengths do not sum to that of the axis.
+    IndexError
+        If ``dim`` is out of range.
+    """
+    axis = normalized_axis("split", dim, input.ndim)
+    total = input.shape[axis]
+    if isinstance(split_size_or_sections, (list, tuple)):
+        lengths = tuple(operator.index(length) for length in split_size_or_sections)
+    else:
+        size = operator.index(split_size_or_sections)
+        if size < 0 or (size == 0 and total):
+            raise RuntimeError(f"split: the length of a part must be positive, got {size}")
+        lengths = tuple(min(size, total - start) for start in range(0, total, size or 1)) or (total,)
+    if sum(lengths) != total or min(lengths, default=0) < 0:
+        raise RuntimeError(f"split: lengths {lengths} must not be negative and must sum to the {total} of dim {dim}")
+    return Split(axis, lengths)(input)
+
+
+def chunk(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
+    """Return at most ``chunks`` views of equal length along ``dim``; the last may be shorter.
+
+    Raises
+    ------
+    RuntimeError
+        If ``chunks`` is not positive.
+    IndexError
+        If ``dim`` is out of range.
+    """
+    if chunks < 1:
+        raise RuntimeError(f"chunk: the number of chunks must be positive, got {chunks}")
+    total = input.shape[normalized_axis("chunk", dim, input.ndim)]
+    return split(input, -(-total // chunks) if total else [0] * chunks, dim)
+
+
+def unbind(input: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
+    """Return the slices along ``dim``, without that axis.
+
+    Raises
+    ------
+    IndexError
+        If ``dim`` is out of range.
+    """
+    axis = normalized_axis("unbind", dim, input.ndim)
+    if not input.shape[axis]:
+        return ()
+    return tuple(squeeze(part, axis) for part in split(input, 1, axis))
+
+
+def narrow(input: Tensor, dim: int, start: int, length: int) -> Tensor:
+    """Return a view of ``length`` elements along ``dim``, from ``start`` on.
+
+    Raises
+    ------
+    RuntimeError
+        If they do not lie within the axis.
+    IndexError
+        If ``dim`` or ``start`` is out of range.
+    """
+    axis = normalized_axis("narrow", dim, input.ndim)
+    total = input.shape[axis]
+    if not -total <= start <= total:
+        raise IndexError(f"narrow: start {start} is out of range for dim {dim} of length {total}")
+    start += total if start < 0 else 0
+    if length < 0 or start + length > total:
+        raise RuntimeError(f"narrow: {length} elements from {start} on do not lie within dim {dim} of length {total}")
+    return input[(*[slice(None)] * axis, slice(start, start + length))]

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
-from minires.autograd import Tensor
+import numpy as np
+
+from minires.autograd import Tensor, creation
 from minires.ops import (
+    activation,
     arithmetic,
+    broadcast,
     cast,
+    clamp,
     comparison,
     indexing,
     inplace,
@@ -15,7 +21,28 @@ from minires.ops import (
     pointwise,
     reduction,
     shape,
+    softmax,
+    where,
 )
+
+
+def _comparison_operator(compare: Callable[[Any, Any], Tensor]) -> Callable[[Any, Any], Any]:
+    """``==`` and ``!=``, which Python also asks about things that are no numbers: ``tensor == None`` is False."""
+
+    def method(self: Tensor, other: Any) -> Any:
+        is_comparable = isinstance(other, (Tensor, bool, int, float, np.generic, np.ndarray))
+        return compare(self, other) if is_comparable else NotImplemented
+
+    return method
+
+
+def _reflected(function: Callable[[Any, Any], Tensor]) -> Callable[[Tensor, Any], Tensor]:
+    """``number - tensor`` from ``sub``."""
+
+    def method(self: Tensor, other: Any) -> Tensor:
+        return function(other, self)
+
+    return method
 
 
 class TensorMethods:
@@ -25,59 +52,105 @@ class TensorMethods:
     __sub__ = sub = arithmetic.sub
     __mul__ = __rmul__ = mul = arithmetic.mul
     __truediv__ = div = arithmetic.div
+    __floordiv__ = floor_divide = arithmetic.floor_divide
+    __mod__ = remainder = arithmetic.remainder
     __pow__ = pow = arithmetic.pow
     __neg__ = neg = arithmetic.neg
-    __matmul__ = matmul = matmul.matmul
-
-    def __rsub__(self, other: Any) -> Tensor:
-        return arithmetic.sub(other, self)
-
-    def __rtruediv__(self, other: Any) -> Tensor:
-        return arithmetic.div(other, self)
-
-    def __rpow__(self, other: Any) -> Tensor:
-        return arithmetic.pow(other, self)
+    __matmul__, matmul, mm, bmm = matmul.matmul, matmul.matmul, matmul.mm, matmul.bmm
+    __rsub__ = _reflected(arithmetic.sub)
+    __rtruediv__ = _reflected(arithmetic.div)
+    __rfloordiv__ = _reflected(arithmetic.floor_divide)
+    __rmod__ = _reflected(arithmetic.remainder)
+    __rpow__ = _reflected(arithmetic.pow)
 
     __iadd__ = inplace.iadd
     __isub__ = inplace.isub
     __imul__ = inplace.imul
     __itruediv__ = inplace.itruediv
     add_, sub_, mul_, div_ = inplace.add_, inplace.sub_, inplace.mul_, inplace.div_
-    zero_, fill_, copy_, clamp_ = inplace.zero_, inplace.fill_, inplace.copy_, inplace.clamp_
+    zero_, fill_, copy_ = inplace.zero_, inplace.fill_, inplace.copy_
+    clamp_, masked_fill_ = inplace.clamp_, inplace.masked_fill_
     normal_, uniform_ = inplace.normal_, inplace.uniform_
 
     __getitem__ = indexing.getitem
     __setitem__ = inplace.setitem
+    gather, scatter_add, nonzero = indexing.gather, indexing.scatter_add, indexing.nonzero
 
-    exp, log, sqrt, abs, tanh, sigmoid = (
-        pointwise.exp,
-        pointwise.log,
-        pointwise.sqrt,
-        pointwise.abs,
-        pointwise.tanh,
-        pointwise.sigmoid,
+    exp, expm1, log, log1p = pointwise.exp, pointwise.expm1, pointwise.log, pointwise.log1p
+    sqrt, rsqrt, square, reciprocal = pointwise.sqrt, pointwise.rsqrt, pointwise.square, pointwise.reciprocal
+    tanh, sigmoid, erf = pointwise.tanh, pointwise.sigmoid, pointwise.erf
+    sin, cos = pointwise.sin, pointwise.cos
+    floor, ceil, round, trunc, sign = (
+        pointwise.floor,
+        pointwise.ceil,
+        pointwise.round,
+        pointwise.trunc,
+        pointwise.sign,
     )
-    __abs__ = pointwise.abs
+    __abs__ = abs = pointwise.abs
+    relu, softmax, log_softmax, logsumexp = (
+        activation.relu,
+        softmax.softmax,
+        softmax.log_softmax,
+        softmax.logsumexp,
+    )
+    clamp, clip, maximum, minimum = clamp.clamp, clamp.clamp, clamp.maximum, clamp.minimum
+    masked_fill = where.masked_fill
 
-    __eq__ = eq = comparison.eq  # type: ignore[assignment]  # elementwise, not object's
-    __ne__ = ne = comparison.ne  # type: ignore[assignment]
-    __lt__ = lt = comparison.lt
-    __le__ = le = comparison.le
-    __gt__ = gt = comparison.gt
-    __ge__ = ge = comparison.ge
+    def where(self: Any, condition: Tensor, other: Any) -> Tensor:
+        """Return the elements where ``condition`` holds and ``other`` elsewhere."""
+        return where.where(condition, self, other)
 
-    __and__ = comparison.logical_and
-    __or__ = comparison.logical_or
-    __xor__ = comparison.logical_xor
-    __invert__ = comparison.logical_not
+    eq, ne, lt, le, gt, ge = (
+        comparison.eq,
+        comparison.ne,
+        comparison.lt,
+        comparison.le,
+        comparison.gt,
+        comparison.ge,
+    )
+    __eq__ = _comparison_operator(comparison.eq)
+    __ne__ = _comparison_operator(comparison.ne)
+    __lt__, __le__, __gt__, __ge__ = comparison.lt, comparison.le, comparison.gt, comparison.ge
+    __and__ = __rand__ = bitwise_and = comparison.bitwise_and
+    __or__ = __ror__ = bitwise_or = comparison.bitwise_or
+    __xor__ = __rxor__ = bitwise_xor = comparison.bitwise_xor
+    __invert__ = bitwise_not = comparison.bitwise_not
+    logical_and, logical_or, logical_xor, logical_not = (
+        comparison.logical_and,
+        comparison.logical_or,
+        comparison.logical_xor,
+        comparison.logical_not,
+    )
+    isnan, isinf, isfinite = comparison.isnan, comparison.isinf, comparison.isfinite
+    isclose, allclose, equal = comparison.isclose, comparison.allclose, comparison.equal
 
-    sum, mean = reduction.sum, reduction.mean
-    reshape, permute = shape.reshape, shape.permute
-    to, cpu, cuda = cast.to, cast.cpu, cast.cuda
+    sum, mean, var, std, norm = reduction.sum, reduction.mean, reduction.var, reduction.std, reduction.norm
+    max, min, amax, amin = reduction.max, reduction.min, reduction.amax, reduction.amin
+    argmax, argmin, all, any = reduction.argmax, reduction.argmin, reduction.all, reduction.any
+
+    reshape, view, view_as, flatten = shape.reshape, shape.view, shape.view_as, shape.flatten
+    reshape_as = shape.view_as
+    squeeze, unsqueeze, permute, transpose = shape.squeeze, shape.unsqueeze, shape.permute, shape.transpose
+    swapaxes, movedim, t = shape.transpose, shape.movedim, shape.t
+    T, mT = property(shape.t), property(shape.matrix_transpose)
+    expand, expand_as, broadcast_to = shape.expand, shape.expand_as, broadcast.broadcast_to
+    split, chunk, unbind, narrow = shape.split, shape.chunk, shape.unbind, shape.narrow
+    clone, contiguous, is_contiguous = shape.clone, shape.contiguous, shape.is_contiguous
+
+    to, cpu, cuda, type_as = cast.to, cast.cpu, cast.cuda, cast.type_as
+    half, float, double = cast.half, cast.float_, cast.double
+    long, int, short, byte, bool = cast.long, cast.int_, cast.short, cast.byte, cast.bool_
+
+    new_tensor, new_full = creation.new_tensor, creation.new_full
+    new_zeros, new_ones, new_empty = creation.new_zeros, creation.new_ones, creation.new_empty
 
 
 def install() -> None:
     """Copy the methods to Tensor."""
     for name, value in vars(TensorMethods).items():
-        if callable(value) and name not in ("__dict__", "__weakref__", "__init_subclass__"):
+        if (callable(value) or isinstance(value, property)) and name not in _OF_EVERY_CLASS:
             setattr(Tensor, name, value)
+
+
+_OF_EVERY_CLASS = ("__dict__", "__weakref__", "__init_subclass__")

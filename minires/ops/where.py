@@ -7,7 +7,8 @@ from typing import Any
 from minires.autograd import Function, Tensor
 from minires.device import Array, array_module
 from minires.ops.broadcast import check_broadcast, sum_to
-from minires.ops.promotion import promote
+from minires.ops.cast import cast
+from minires.ops.promotion import promote, result_type
 
 
 class Where(Function):
@@ -26,6 +27,11 @@ class Where(Function):
         return da, db
 
 
+def only_where(condition: Array, input: Tensor) -> Tensor:
+    """Return ``input`` where the boolean array ``condition`` holds and 0 elsewhere, even where input is infinite."""
+    return Where(condition)(input, 0.0)
+
+
 def where(condition: Tensor, input: Any, other: Any) -> Tensor:
     """Return ``input`` where ``condition`` holds and ``other`` elsewhere, all three broadcast together.
 
@@ -34,13 +40,35 @@ def where(condition: Tensor, input: Any, other: Any) -> Tensor:
     RuntimeError
         If the condition is not boolean or the shapes do not broadcast.
     """
-    if condition.dtype.kind != "b":
-        raise RuntimeError(f"where needs a boolean condition, got {condition.dtype}: compare first, e.g. x > 0")
+    _check_boolean("where", condition)
     check_broadcast("where", condition, input, other)
     a, b = promote(input, other)
-    if not isinstance(a, Tensor) and not isinstance(b, Tensor):  # two numbers say nothing of the dtype by themselves
-        from minires.ops.promotion import result_type
-
-        xp = array_module(condition.array)
-        a = Tensor(xp.asarray(a, result_type(input, other)))
+    if not isinstance(a, Tensor) and not isinstance(b, Tensor):  # two numbers by themselves say nothing of the dtype
+        a = Tensor(array_module(condition.array).asarray(a, result_type(input, other)))
     return Where(condition.array)(a, b)
+
+
+def masked_fill(input: Tensor, mask: Tensor, value: Any) -> Tensor:
+    """Return ``input`` with ``value``, a number or a 0-dimensional Tensor, where the boolean ``mask`` holds.
+
+    Raises
+    ------
+    RuntimeError
+        If the mask is not boolean, the value has axes, or the shapes do not broadcast.
+    """
+    _check_boolean("masked_fill", mask)
+    check_broadcast("masked_fill", input, mask)
+    if isinstance(value, Tensor):
+        if value.ndim:
+            raise RuntimeError(f"masked_fill: the value must be a number or 0-dimensional, got shape {value.shape}")
+        value = cast(value, input.dtype)
+    else:
+        value = input.dtype.type(value).item()
+    return Where(mask.array)(value, input)
+
+
+def _check_boolean(name: str, condition: Any) -> None:
+    if not isinstance(condition, Tensor):
+        raise TypeError(f"{name} needs a boolean Tensor as its condition, got {type(condition).__name__}")
+    if condition.dtype.kind != "b":
+        raise RuntimeError(f"{name} needs a boolean condition, got {condition.dtype}: compare first, e.g. x > 0")

@@ -20,6 +20,7 @@ from minires.kernels.reference.pool import (
     sum_pool2d,
     sum_pool2d_input_grad,
 )
+from minires.kernels.reference.special import erf
 
 __all__ = [
     "adaptive_avg_pool2d",
@@ -32,6 +33,7 @@ __all__ = [
     "conv2d",
     "conv2d_input_grad",
     "conv2d_weight_grad",
+    "erf",
     "gather_planes",
     "im2col",
     "max_pool2d",

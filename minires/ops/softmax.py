@@ -1,0 +1,106 @@
+"""softmax, log_softmax and logsumexp along an axis, computed relative to the largest element: none overflows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from minires.autograd import Function, Tensor
+from minires.device import array_module
+from minires.ops.axes import Dim, normalized_axes, normalized_axis
+from minires.ops.cast import cast
+from minires.ops.pointwise import exp, log
+
+
+class Softmax(Function):
+    """y = exp(x) / sum exp(x); dx = y * (dy - sum(y * dy))."""
+
+    def __init__(self, axis: int):
+        self.axis = axis
+
+    def forward(self, x):
+        y = array_module(x).exp(x - x.max(axis=self.axis, keepdims=True))
+        y = y / y.sum(axis=self.axis, keepdims=True)
+        self.save(y)
+        return y
+
+    def backward(self, dy):
+        (y,) = self.saved
+        return y * (dy - (y * dy).sum(self.axis, keepdim=True))
+
+
+class LogSoftmax(Function):
+    """y = x - log(sum exp(x)); dx = dy - exp(y) * sum(dy)."""
+
+    def __init__(self, axis: int):
+        self.axis = axis
+
+    def forward(self, x):
+        xp = array_module(x)
+        y = x - x.max(axis=self.axis, keepdims=True)
+        y = y - xp.log(xp.exp(y).sum(axis=self.axis, keepdims=True))
+        self.save(y)
+        return y
+
+    def backward(self, dy):
+        (y,) = self.saved
+        return dy - exp(y) * dy.sum(self.axis, keepdim=True)
+
+
+def softmax(input: Tensor, dim: int, *, dtype: Any = None) -> Tensor:
+    """Return exp(x) / sum(exp(x)) along ``dim``, computed in ``dtype`` if that is given.
+
+    Raises
+    ------
+    RuntimeError
+        If the elements are not floating-point numbers.
+    IndexError
+        If ``dim`` is out of range.
+    """
+    return _along_axis(Softmax, "softmax", input, dim, dtype)
+
+
+def log_softmax(input: Tensor, dim: int, *, dtype: Any = None) -> Tensor:
+    """Return the logarithm of `softmax` along ``dim``, without its underflow.
+
+    Raises
+    ------
+    RuntimeError
+        If the elements are not floating-point numbers.
+    IndexError
+        If ``dim`` is out of range.
+    """
+    return _along_axis(LogSoftmax, "log_softmax", input, dim, dtype)
+
+
+def _along_axis(function: Any, name: str, input: Tensor, dim: int, dtype: Any) -> Tensor:
+    if dtype is not None:
+        input = cast(input, dtype)
+    if not input.is_floating_point():
+        raise RuntimeError(f"{name} needs floating-point numbers, got {input.dtype}: convert it or pass dtype")
+    axis = normalized_axis(name, dim, input.ndim or 1)
+    if not input.numel():
+        return input.clone()
+    return function(axis)(input) if input.ndim else function(0)(input.reshape(1)).reshape(())
+
+
+def logsumexp(input: Tensor, dim: Dim, keepdim: bool = False) -> Tensor:
+    """Return log(sum(exp(x))) over ``dim`` without overflow; its gradient is the softmax.
+
+    Raises
+    ------
+    RuntimeError
+        If the elements are not floating-point numbers.
+    IndexError
+        If ``dim`` is out of range.
+    """
+    if not input.is_floating_point():
+        raise RuntimeError(f"logsumexp needs floating-point numbers, got {input.dtype}: convert with .float() first")
+    axes = normalized_axes("logsumexp", dim, input.ndim) or (0,)
+    x = input if input.ndim else input.reshape(1)
+    if not x.numel():
+        return log(exp(x).sum(axes, keepdim))  # -inf: the sum over nothing is 0
+    xp = array_module(x.array)
+    largest = x.array.max(axis=axes, keepdims=True)
+    offset = Tensor(xp.where(xp.isfinite(largest), largest, 0))  # an infinite one would make NaN
+    result = log(exp(x - offset).sum(axes, keepdim=True)) + offset
+    return result if keepdim and input.ndim else result.squeeze(axes)
