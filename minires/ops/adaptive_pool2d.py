@@ -14,7 +14,7 @@ from minires.ops.geometry import (
     adaptive_output_size,
     as_batch,
     check_operands,
-    check_pixels,
+    checked_planes,
     unbatched,
 )
 from minires.ops.max_pool2d import ScatterPlanes
@@ -45,8 +45,8 @@ class AdaptiveAvgPool2dInputGrad(Function):
         return kernels_for(dy).adaptive_avg_pool2d_input_grad(dy, self.input_shape)
 
     def backward(self, ddx):
-        _, _, *output_size = self.input_shapes[0]
-        return AdaptiveAvgPool2d(tuple(output_size))(ddx)
+        _, _, p, q = self.input_shapes[0]
+        return AdaptiveAvgPool2d((p, q))(ddx)
 
 
 class AdaptiveMaxPool2d(Function):
@@ -86,7 +86,7 @@ def adaptive_avg_pool2d(input: Tensor, output_size: OutputSize) -> Tensor:
     """
     check_operands("adaptive_avg_pool2d", input)
     x = as_batch("adaptive_avg_pool2d", input)
-    check_pixels("adaptive_avg_pool2d", x.shape, channels_may_be_zero=True)
+    checked_planes("adaptive_avg_pool2d", x.shape, channels_may_be_zero=True)
     size = adaptive_output_size("adaptive_avg_pool2d", output_size, x.shape)
     return unbatched(AdaptiveAvgPool2d(size)(x), input)
 
@@ -116,7 +116,7 @@ def adaptive_max_pool2d(
     """
     check_operands("adaptive_max_pool2d", input)
     x = as_batch("adaptive_max_pool2d", input)
-    check_pixels("adaptive_max_pool2d", x.shape)
+    checked_planes("adaptive_max_pool2d", x.shape)
     size = adaptive_output_size("adaptive_max_pool2d", output_size, x.shape)
     y, index = AdaptiveMaxPool2d(size)(x)
     return (unbatched(y, input), unbatched(index, input)) if return_indices else unbatched(y, input)

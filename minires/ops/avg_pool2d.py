@@ -83,16 +83,11 @@ def avg_pool2d(
     check_operands("avg_pool2d", input)
     x = as_batch("avg_pool2d", input)
     geometry = pool2d_geometry("avg_pool2d", x.shape, kernel_size, stride, padding, 1, ceil_mode)
-    if divisor_override is None:
-        divisor = _divisor(geometry, count_include_pad)
-    else:
-        divisor = checked_int("avg_pool2d", "divisor_override", divisor_override)
-        if divisor == 0:
-            raise RuntimeError(
-                "avg_pool2d: divisor_override must not be 0: leave it out to divide by the window's size"
-            )
+    if divisor_override is not None and checked_int("avg_pool2d", "divisor_override", divisor_override) == 0:
+        raise RuntimeError("avg_pool2d: divisor_override must not be 0: leave it out to divide by the window's size")
+    divisor = _divisor(geometry, count_include_pad) if divisor_override is None else divisor_override
     if isinstance(divisor, np.ndarray):
-        divisor = Tensor(module_for(x.device).asarray(divisor, x.dtype))
+        return unbatched(SumPool2d(geometry)(x) / Tensor(module_for(x.device).asarray(divisor, x.dtype)), input)
     return unbatched(SumPool2d(geometry)(x) / divisor, input)
 
 

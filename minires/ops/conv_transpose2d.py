@@ -12,7 +12,7 @@ from __future__ import annotations
 from minires.autograd import Tensor
 from minires.ops.conv2d import Conv2dInputGrad, add_bias, check_bias
 from minires.ops.geometry import IntOrPair, as_batch, check_operands, conv_transpose2d_geometry, unbatched
-from minires.ops.indexing import PutItem
+from minires.ops.pad import pad
 
 
 def conv_transpose2d(
@@ -53,7 +53,7 @@ def conv_transpose2d(
     x = as_batch("conv_transpose2d", input)
     geometry = conv_transpose2d_geometry(x.shape, weight.shape, stride, padding, output_padding, groups, dilation)
     check_bias("conv_transpose2d", bias, geometry.input_shape[1])
-    if x.shape != geometry.output_shape:  # output_padding leaves room for another window: it stamps nothing
-        inside = (slice(None), slice(None), slice(x.shape[2]), slice(x.shape[3]))
-        x = PutItem(inside, geometry.output_shape)(x)
+    if x.shape != geometry.output_shape:  # output_padding leaves room for more windows: they stamp nothing
+        rows, cols = (places - size for places, size in zip(geometry.output_shape[2:], x.shape[2:], strict=True))
+        x = pad(x, (0, cols, 0, rows))
     return unbatched(add_bias(Conv2dInputGrad(geometry)(x, weight), bias), input)

@@ -17,6 +17,7 @@ __all__ = ["Conv2dGeometry", "IntOrPair", "Pair", "Pool2dGeometry", "Shape"]
 
 IntOrPair = int | tuple[int, int]
 Shape = tuple[int, ...]
+Shape4 = tuple[int, int, int, int]
 
 
 # Tensors
@@ -76,8 +77,8 @@ def unbatched(out: Tensor, input: Tensor) -> Tensor:
     return out if input.ndim == 4 else out.reshape(out.shape[1:])
 
 
-def check_pixels(op: str, input_shape: Shape, channels_may_be_zero: bool = False) -> None:
-    """Refuse planes without pixels, and inputs without channels; an empty batch may pass.
+def checked_planes(op: str, input_shape: Shape, channels_may_be_zero: bool = False) -> Shape4:
+    """Return the shape (N, C, H, W), of which N may be 0.
 
     Raises
     ------
@@ -89,6 +90,8 @@ def check_pixels(op: str, input_shape: Shape, channels_may_be_zero: bool = False
             f"{op}: only the batch may be empty, got an input of shape (N, C, H, W) = {input_shape}: "
             "an earlier layer has left no pixel or channel"
         )
+    n, c, h, w = input_shape
+    return n, c, h, w
 
 
 # Numbers
@@ -148,10 +151,10 @@ def conv2d_geometry(
         If the shapes and numbers do not fit together.
     """
     op = "conv2d"
-    groups = _checked_weight(op, weight_shape, groups, "(out_channels, in_channels / groups, R, S)")
+    weight_shape, groups = _checked_weight(op, weight_shape, groups, "(out_channels, in_channels / groups, R, S)")
     stride = pair(op, "stride", stride)
     dilation = pair(op, "dilation", dilation)
-    check_pixels(op, input_shape)
+    input_shape = checked_planes(op, input_shape)
     expected = weight_shape[1] * groups
     if input_shape[1] != expected:
         raise RuntimeError(
@@ -164,8 +167,8 @@ def conv2d_geometry(
     return Conv2dGeometry(input_shape, weight_shape, stride, sides, dilation, groups)
 
 
-def _checked_weight(op: str, weight_shape: Shape, groups: Any, meaning: str) -> int:
-    """Check what conv2d and its transpose ask of a weight alike; return ``groups``."""
+def _checked_weight(op: str, weight_shape: Shape, groups: Any, meaning: str) -> tuple[Shape4, int]:
+    """Check what conv2d and its transpose ask of a weight alike; return its shape and ``groups``."""
     groups = checked_int(op, "groups", groups, least=1)
     if len(weight_shape) != 4:
         raise RuntimeError(f"{op} needs a weight of shape {meaning}, got shape {weight_shape}")
@@ -176,7 +179,8 @@ def _checked_weight(op: str, weight_shape: Shape, groups: Any, meaning: str) -> 
             f"{op}: groups={groups} does not divide the {weight_shape[0]} channels on axis 0 of the weight of shape "
             f"{weight_shape}: choose groups that divide both the input and the output channels"
         )
-    return groups
+    o, i, r, s = weight_shape
+    return (o, i, r, s), groups
 
 
 def _padding_by_side(padding: Any, kernel_size: Shape, stride: Pair, dilation: Pair) -> tuple[Pair, Pair]:
@@ -236,12 +240,12 @@ def conv_transpose2d_geometry(
         If the shapes and numbers do not fit together.
     """
     op = "conv_transpose2d"
-    groups = _checked_weight(op, weight_shape, groups, "(in_channels, out_channels / groups, R, S)")
+    weight_shape, groups = _checked_weight(op, weight_shape, groups, "(in_channels, out_channels / groups, R, S)")
     stride = pair(op, "stride", stride)
     padding = pair(op, "padding", padding, least=0)
     output_padding = pair(op, "output_padding", output_padding, least=0)
     dilation = pair(op, "dilation", dilation)
-    check_pixels(op, input_shape)
+    input_shape = checked_planes(op, input_shape)
     if input_shape[1] != weight_shape[0]:
         raise RuntimeError(
             f"conv_transpose2d: the input of shape {input_shape} has {input_shape[1]} channels, but a weight of shape "
@@ -285,7 +289,7 @@ def unfold_geometry(
     dilation = pair(op, "dilation", dilation, lengths=(2,))
     padding = pair(op, "padding", padding, least=0, lengths=(2,))
     stride = pair(op, "stride", stride, lengths=(2,))
-    check_pixels(op, input_shape)
+    input_shape = checked_planes(op, input_shape)
     sides = (padding[0], padding[0]), (padding[1], padding[1])
     _check_window_fits(op, input_shape, sides, kernel_size, dilation)
     channels = input_shape[1]
@@ -315,7 +319,7 @@ def pool2d_geometry(
     stride = kernel_size if stride is None or stride in ((), []) else pair(op, "stride", stride)
     padding = pair(op, "padding", padding, least=0)
     dilation = pair(op, "dilation", dilation)
-    check_pixels(op, input_shape)
+    input_shape = checked_planes(op, input_shape)
     if any(2 * p > k for p, k in zip(padding, kernel_size, strict=True)):
         raise RuntimeError(
             f"{op}: padding={padding} must be at most half of kernel_size={kernel_size}, or a window could lie in the "

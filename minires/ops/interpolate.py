@@ -27,7 +27,7 @@ import numpy as np
 from minires.autograd import Function, Tensor
 from minires.device import array_module
 from minires.kernels.layout import from_nhwc
-from minires.ops.geometry import IntOrPair, Pair, check_operands, check_pixels, pair
+from minires.ops.geometry import IntOrPair, Pair, check_operands, checked_planes, pair
 
 Taps = tuple[tuple[np.ndarray, np.ndarray | None], ...]  # (index, weight) pairs, each (P,); a weight of None is 1
 
@@ -130,7 +130,7 @@ def interpolate(
         raise NotImplementedError("interpolate offers no antialias: blur with avg_pool2d before downsampling")
     if mode == "nearest" and align_corners is not None:
         raise ValueError('interpolate: align_corners goes with mode="bilinear" only: leave it out')
-    check_pixels("interpolate", input.shape)
+    checked_planes("interpolate", input.shape)
     size, scale_factors = _output_size(input.shape, size, scale_factor, bool(recompute_scale_factor))
     for axis, length, factor in zip((2, 3), size, scale_factors, strict=True):
         if mode == "nearest":

@@ -35,7 +35,7 @@ class MaxPool2d(Function):
 class ScatterPlanes(Function):
     """(dy, index) -> dx: zeros (N, C, H, W) with dy (N, C, P, Q) added at the flat positions ``index``."""
 
-    def __init__(self, input_shape: tuple[int, int, int, int]):
+    def __init__(self, input_shape: tuple[int, ...]):
         self.input_shape = input_shape
 
     def forward(self, dy, index):
