@@ -13,7 +13,7 @@ INCOMPLETE = 1
 
 def data(
     name: Annotated[
-        DataName | None, typer.Argument(metavar="[NAME]", help=f"One of {DATA_NAMES}.", show_default="list all")
+        DataName | None, typer.Argument(metavar="NAME", help=f"One of {DATA_NAMES}.", show_default="list all")
     ] = None,
     root: Root = None,
     debug: Debug = False,

@@ -170,7 +170,7 @@ def open_sets(experiment: Experiment, root: str | Path | None, train_set: Any = 
 
 
 def open_test_set(experiment: Experiment, data: str, root: str | Path | None) -> Dataset:
-    """Return the held-out set of ``data``, with the transforms of the experiment's own.
+    """Return the held-out set of ``data``, brought to what the experiment's model knows.
 
     Raises
     ------
@@ -183,7 +183,8 @@ def open_test_set(experiment: Experiment, data: str, root: str | Path | None) ->
             f"{info.title} has images of {info.channels} channel(s), this {experiment.model} was trained on "
             f"{experiment.data}, which has {experiment.channels}"
         )
-    test_set: Any = open_dataset(data, root, train=False, transform=experiment.test_transform())
+    transform = experiment.test_transform() if data == experiment.data else experiment.image_transform()
+    test_set: Any = open_dataset(data, root, train=False, transform=transform)
     _check_classes(experiment, test_set)
     return test_set
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+import numpy as np
+
 from minires.autograd import AnomalyError, Tensor, detect_anomaly, no_grad
 from minires.device import Device, array_module, generator
 from minires.nn import Module
@@ -138,10 +140,11 @@ class Trainer:
             detection, so that the message names the operation.
         """
         report = None
-        while self.step < self.steps:
-            report = self._train_epoch()
-            if self.on_epoch is not None:
-                self.on_epoch(report)
+        with np.errstate(over="ignore", divide="ignore", invalid="ignore"):  # NaN and Inf are looked for here
+            while self.step < self.steps:
+                report = self._train_epoch()
+                if self.on_epoch is not None:
+                    self.on_epoch(report)
         return report
 
     def _train_epoch(self) -> EpochReport:
