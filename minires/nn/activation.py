@@ -1,0 +1,116 @@
+"""Activation layers. ``inplace`` is accepted for PyTorch's sake and has no effect: results are new Tensors."""
+
+from __future__ import annotations
+
+from minires.autograd import Tensor
+from minires.nn import functional as F
+from minires.nn.module import Module
+
+
+class ReLU(Module):
+    """max(x, 0); the gradient at 0 is 0."""
+
+    def __init__(self, inplace: bool = False):
+        super().__init__()
+        self.inplace = inplace
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Apply the function to each element."""
+        return F.relu(input)
+
+
+class ReLU6(Module):
+    """min(max(x, 0), 6)."""
+
+    def __init__(self, inplace: bool = False):
+        super().__init__()
+        self.inplace = inplace
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Apply the function to each element."""
+        return F.relu6(input)
+
+
+class LeakyReLU(Module):
+    """x where x > 0, negative_slope * x elsewhere."""
+
+    def __init__(self, negative_slope: float = 0.01, inplace: bool = False):
+        super().__init__()
+        self.negative_slope = negative_slope
+        self.inplace = inplace
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Apply the function to each element."""
+        return F.leaky_relu(input, self.negative_slope)
+
+    def extra_repr(self) -> str:
+        """Return the layer's options."""
+        return f"negative_slope={self.negative_slope}"
+
+
+class SiLU(Module):
+    """x * sigmoid(x)."""
+
+    def __init__(self, inplace: bool = False):
+        super().__init__()
+        self.inplace = inplace
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Apply the function to each element."""
+        return F.silu(input)
+
+
+class GELU(Module):
+    """x times the standard normal distribution function of x; ``approximate="tanh"`` for the usual approximation."""
+
+    def __init__(self, approximate: str = "none"):
+        super().__init__()
+        self.approximate = approximate
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Apply the function to each element."""
+        return F.gelu(input, approximate=self.approximate)
+
+    def extra_repr(self) -> str:
+        """Return the layer's options."""
+        return f"approximate={self.approximate!r}"
+
+
+class Sigmoid(Module):
+    """1 / (1 + exp(-x))."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Apply the function to each element."""
+        return F.sigmoid(input)
+
+
+class Tanh(Module):
+    """The hyperbolic tangent."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Apply the function to each element."""
+        return F.tanh(input)
+
+
+class Softmax(Module):
+    """exp(x) over its sum along ``dim``."""
+
+    def __init__(self, dim: int):
+        super().__init__()
+        self.dim = dim
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalise along the axis."""
+        return F.softmax(input, self.dim)
+
+    def extra_repr(self) -> str:
+        """Return the layer's options."""
+        return f"dim={self.dim}"
+
+
+class LogSoftmax(Softmax):
+    """The logarithm of `Softmax`, computed stably."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalise along the axis."""
+        return F.log_softmax(input, self.dim)

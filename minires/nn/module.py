@@ -1,0 +1,470 @@
+"""Module: a tree of layers that owns parameters and buffers, with PyTorch's names and rules."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from minires.autograd import Function, Hooks, RemovableHandle, Tensor, no_grad
+from minires.device import Device, as_device, to_device
+
+
+class Parameter(Tensor):
+    """A leaf Tensor that a Module registers as its own and an optimizer updates.
+
+    Raises
+    ------
+    RuntimeError
+        If the elements are not floating-point numbers.
+    """
+
+    def __init__(self, data: Tensor, requires_grad: bool = True):
+        super().__init__(data.array, requires_grad)
+
+    def __repr__(self) -> str:
+        return f"Parameter containing:\n{super().__repr__()}"
+
+
+class IncompatibleKeys(NamedTuple):
+    """What `Module.load_state_dict` with ``strict=False`` could not match."""
+
+    missing_keys: list[str]
+    unexpected_keys: list[str]
+
+
+class Module:
+    """The base class of all layers and nets. A subclass defines ``forward``; calling the module runs it with its hooks.
+
+    Parameters, buffers and submodules are registered by assigning them as attributes.
+    """
+
+    training: bool
+
+    def __init__(self) -> None:
+        set_directly = super().__setattr__
+        set_directly("training", True)
+        set_directly("_parameters", OrderedDict())
+        set_directly("_buffers", OrderedDict())
+        set_directly("_non_persistent", set())
+        set_directly("_modules", OrderedDict())
+        set_directly("_forward_pre_hooks", Hooks())
+        set_directly("_forward_hooks", Hooks())
+        set_directly("_backward_hooks", Hooks())
+
+    def forward(self, *inputs: Any, **options: Any) -> Any:
+        """Compute the module's output."""
+        raise NotImplementedError(f"{type(self).__name__} defines no forward")
+
+    def __call__(self, *inputs: Any, **options: Any) -> Any:
+        """Run the hooks and `forward`."""
+        for hook in self._forward_pre_hooks.calls():
+            replaced = hook(self, inputs)
+            if replaced is not None:
+                inputs = replaced if isinstance(replaced, tuple) else (replaced,)
+        watch = _BackwardWatch(self) if self._backward_hooks else None
+        if watch is not None:
+            inputs = watch.enter(inputs)
+        output = self.forward(*inputs, **options)
+        for hook in self._forward_hooks.calls():
+            replaced = hook(self, inputs, output)
+            if replaced is not None:
+                output = replaced
+        return output if watch is None else watch.leave(output)
+
+    # Registration
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        registries = self.__dict__.get("_parameters"), self.__dict__.get("_modules"), self.__dict__.get("_buffers")
+        if None in registries:
+            if isinstance(value, (Parameter, Module)):
+                raise AttributeError(f"call super().__init__() before assigning {name!r}")
+            return super().__setattr__(name, value)
+        parameters, modules, buffers = registries
+        if isinstance(value, Parameter):
+            self._forget(name)
+            parameters[name] = value
+        elif isinstance(value, Module):
+            self._forget(name)
+            modules[name] = value
+        elif name in parameters or name in modules:
+            if value is not None:
+                kind = "parameter" if name in parameters else "submodule"
+                raise TypeError(f"cannot assign {type(value).__name__} as {kind} {name!r}: use a {kind} or None")
+            (parameters if name in parameters else modules)[name] = None
+        elif name in buffers:
+            if value is not None and not isinstance(value, Tensor):
+                raise TypeError(f"cannot assign {type(value).__name__} as buffer {name!r}: use a Tensor or None")
+            buffers[name] = value
+        else:
+            super().__setattr__(name, value)
+        return None
+
+    def __getattr__(self, name: str) -> Any:  # reached only where ordinary look-up found nothing
+        for registry in ("_parameters", "_buffers", "_modules"):
+            values = self.__dict__.get(registry, {})
+            if name in values:
+                return values[name]
+        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+
+    def __delattr__(self, name: str) -> None:
+        if not self._forget(name):
+            super().__delattr__(name)
+
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *self._parameters, *self._buffers, *self._modules})
+
+    def _forget(self, name: str) -> bool:
+        self.__dict__.pop(name, None)
+        self._non_persistent.discard(name)
+        found = [registry.pop(name) for registry in self._registries() if name in registry]
+        return bool(found)
+
+    def _registries(self) -> tuple[OrderedDict, OrderedDict, OrderedDict]:
+        return self._parameters, self._buffers, self._modules
+
+    def _check_name(self, name: str) -> None:
+        if not name or "." in name:
+            raise KeyError(f"a name must not be empty or contain a dot, got {name!r}")
+        if hasattr(self, name) and not any(name in registry for registry in self._registries()):
+            raise KeyError(f"{type(self).__name__} has an attribute {name!r} already")
+
+    def register_parameter(self, name: str, param: Parameter | None) -> None:
+        """Register a parameter; None keeps the name and has no value, as a layer without bias does."""
+        self._check_name(name)
+        if param is not None and not isinstance(param, Parameter):
+            raise TypeError(f"parameter {name!r} must be a Parameter or None, got {type(param).__name__}")
+        self._parameters[name] = param
+
+    def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None:
+        """Register a Tensor that is part of the state but not trained; a persistent one is in the state dict."""
+        self._check_name(name)
+        if tensor is not None and not isinstance(tensor, Tensor):
+            raise TypeError(f"buffer {name!r} must be a Tensor or None, got {type(tensor).__name__}")
+        self._buffers[name] = tensor
+        (self._non_persistent.discard if persistent else self._non_persistent.add)(name)
+
+    def add_module(self, name: str, module: Module | None) -> None:
+        """Register a submodule under a name that need not be an identifier, such as "0"."""
+        self._check_name(name)
+        if module is not None and not isinstance(module, Module):
+            raise TypeError(f"submodule {name!r} must be a Module or None, got {type(module).__name__}")
+        self._modules[name] = module
+
+    register_module = add_module
+
+    # Walking the tree
+
+    def children(self) -> Iterator[Module]:
+        """Iterate over the direct submodules."""
+        return (module for _, module in self.named_children())
+
+    def named_children(self) -> Iterator[tuple[str, Module]]:
+        """Iterate over the direct submodules with their names."""
+        return ((name, module) for name, module in self._modules.items() if module is not None)
+
+    def modules(self) -> Iterator[Module]:
+        """Iterate over this module and all below it, each once."""
+        return (module for _, module in self.named_modules())
+
+    def named_modules(self, memo: set | None = None, prefix: str = "") -> Iterator[tuple[str, Module]]:
+        """Iterate over this module and all below it with their dotted names, each once."""
+        memo = set() if memo is None else memo
+        if self in memo:
+            return
+        memo.add(self)
+        yield prefix, self
+        for name, module in self.named_children():
+            yield from module.named_modules(memo, _join(prefix, name))
+
+    def parameters(self, recurse: bool = True) -> Iterator[Parameter]:
+        """Iterate over the parameters, each once."""
+        return (parameter for _, parameter in self.named_parameters(recurse=recurse))
+
+    def named_parameters(
+        self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, Parameter]]:
+        """Iterate over the parameters with their dotted names; a shared one appears once unless told otherwise."""
+        return self._named_members(lambda module: module._parameters, prefix, recurse, remove_duplicate)
+
+    def buffers(self, recurse: bool = True) -> Iterator[Tensor]:
+        """Iterate over the buffers."""
+        return (buffer for _, buffer in self.named_buffers(recurse=recurse))
+
+    def named_buffers(
+        self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, Tensor]]:
+        """Iterate over the buffers with their dotted names."""
+        return self._named_members(lambda module: module._buffers, prefix, recurse, remove_duplicate)
+
+    def _named_members(
+        self, members: Callable[[Module], Mapping], prefix: str, recurse: bool, remove_duplicate: bool
+    ) -> Iterator[tuple[str, Any]]:
+        seen = set()
+        for module_name, module in self.named_modules(prefix=prefix) if recurse else [(prefix, self)]:
+            for name, value in members(module).items():
+                if value is None or (remove_duplicate and id(value) in seen):
+                    continue
+                seen.add(id(value))
+                yield _join(module_name, name), value
+
+    def get_submodule(self, target: str) -> Module:
+        """Return the submodule with a dotted name.
+
+        Raises
+        ------
+        AttributeError
+            If there is none.
+        """
+        module = self
+        for name in target.split(".") if target else ():
+            if module._modules.get(name) is None:
+                raise AttributeError(f"{type(module).__name__} has no submodule {name!r} (looking for {target!r})")
+            module = module._modules[name]
+        return module
+
+    def get_parameter(self, target: str) -> Parameter:
+        """Return the parameter with a dotted name.
+
+        Raises
+        ------
+        AttributeError
+            If there is none.
+        """
+        path, _, name = target.rpartition(".")
+        module = self.get_submodule(path)
+        if module._parameters.get(name) is None:
+            raise AttributeError(f"{type(module).__name__} has no parameter {name!r} (looking for {target!r})")
+        return module._parameters[name]
+
+    def apply(self, fn: Callable[[Module], None]) -> Module:
+        """Call ``fn`` on every submodule, then on this module."""
+        for module in self.children():
+            module.apply(fn)
+        fn(self)
+        return self
+
+    # State
+
+    def state_dict(self, prefix: str = "") -> OrderedDict[str, Tensor]:
+        """Return every parameter and persistent buffer by dotted name, sharing memory with the module."""
+        state: OrderedDict[str, Tensor] = OrderedDict()
+        for module_name, module in self._named_with_duplicates(prefix.rstrip(".")):
+            for name, value in (*module._parameters.items(), *module._buffers.items()):
+                if value is not None and name not in module._non_persistent:
+                    state[_join(module_name, name)] = value.detach()
+        return state
+
+    def _named_with_duplicates(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
+        """As named_modules, but a module used in two places is named twice: a state dict holds both."""
+        yield prefix, self
+        for name, module in self.named_children():
+            yield from module._named_with_duplicates(_join(prefix, name))
+
+    def load_state_dict(self, state_dict: Mapping[str, Tensor], strict: bool = True) -> IncompatibleKeys:
+        """Copy values by name into the parameters and buffers. On any error, nothing is changed.
+
+        Raises
+        ------
+        RuntimeError
+            If shapes differ, or, unless ``strict`` is false, if names are missing or unexpected; all are listed.
+        """
+        own = self.state_dict()
+        missing = [name for name in own if name not in state_dict]
+        unexpected = [name for name in state_dict if name not in own]
+        problems = []
+        if strict and missing:
+            problems.append(f"missing: {', '.join(missing)}")
+        if strict and unexpected:
+            problems.append(f"unexpected: {', '.join(unexpected)}")
+        for name, target in own.items():
+            if name in state_dict and tuple(state_dict[name].shape) != target.shape:
+                problems.append(f"{name} has shape {tuple(state_dict[name].shape)}, this model needs {target.shape}")
+        if problems:
+            listed = "\n  ".join(problems)
+            raise RuntimeError(f"the state does not fit {type(self).__name__}:\n  {listed}")
+        with no_grad():
+            for name, target in own.items():
+                if name in state_dict:
+                    target.copy_(state_dict[name])
+        return IncompatibleKeys(missing, unexpected)
+
+    # Modes and placement
+
+    def train(self, mode: bool = True) -> Module:
+        """Set training mode here and below: batch norm uses batch statistics, dropout drops."""
+        for module in self.modules():
+            module.training = bool(mode)
+        return self
+
+    def eval(self) -> Module:
+        """Set evaluation mode here and below."""
+        return self.train(False)
+
+    def requires_grad_(self, requires_grad: bool = True) -> Module:
+        """Let every parameter require a gradient, or none: how to freeze a net."""
+        for parameter in self.parameters():
+            parameter.requires_grad_(requires_grad)
+        return self
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forget the gradients of every parameter, or fill them with zeros."""
+        for parameter in self.parameters():
+            if set_to_none or parameter.grad is None:
+                parameter.grad = None
+            else:
+                parameter.grad.zero_()
+
+    def to(self, *target: Any, device: Any = None, dtype: Any = None) -> Module:
+        """Move every parameter and buffer to a device, floating-point ones also to a dtype, in place.
+
+        Raises
+        ------
+        TypeError
+            If the dtype is not a floating-point one.
+        RuntimeError
+            If the device is not there.
+        """
+        for argument in target:
+            is_name = isinstance(argument, str) and argument.startswith(("cpu", "cuda"))
+            if is_name or isinstance(argument, Device):
+                device = argument
+            else:
+                dtype = argument
+        if dtype is not None and np.dtype(dtype).kind != "f":
+            raise TypeError(f"a module's parameters are floating-point numbers, they cannot become {np.dtype(dtype)}")
+        destination = None if device is None else as_device(device)
+
+        def moved(tensor: Tensor) -> Any:
+            array = tensor.array
+            if dtype is not None and tensor.is_floating_point():
+                array = array.astype(dtype, order="K", copy=False)
+            return array if destination is None else to_device(array, destination)
+
+        for module in self.modules():
+            for tensor in (*module._parameters.values(), *module._buffers.values()):
+                if tensor is not None:
+                    tensor.data = Tensor(moved(tensor))
+                    if tensor.grad is not None:
+                        tensor.grad = Tensor(moved(tensor.grad))
+        return self
+
+    def cpu(self) -> Module:
+        """Move the module to the CPU."""
+        return self.to("cpu")
+
+    def cuda(self, device: int = 0) -> Module:
+        """Move the module to a GPU."""
+        return self.to(f"cuda:{device}")
+
+    def float(self) -> Module:
+        """Convert the module to float32."""
+        return self.to(np.float32)
+
+    def double(self) -> Module:
+        """Convert the module to float64."""
+        return self.to(np.float64)
+
+    # Hooks
+
+    def register_forward_pre_hook(self, hook: Callable[[Module, tuple], Any]) -> RemovableHandle:
+        """Call ``hook(module, inputs)`` before `forward`; it may return other inputs."""
+        return self._forward_pre_hooks.add(hook)
+
+    def register_forward_hook(self, hook: Callable[[Module, tuple, Any], Any]) -> RemovableHandle:
+        """Call ``hook(module, inputs, output)`` after `forward`; it may return another output."""
+        return self._forward_hooks.add(hook)
+
+    def register_full_backward_hook(self, hook: Callable[[Module, tuple, tuple], Any]) -> RemovableHandle:
+        """Call ``hook(module, grad_input, grad_output)`` when the gradients of the module's inputs are computed.
+
+        Both are tuples, one gradient for each positional Tensor argument or output (None where there is none); the
+        hook may return other gradients of the inputs. If no input requires a gradient, it is called when the gradients
+        of the outputs are known, with None for each input.
+        """
+        return self._backward_hooks.add(hook)
+
+    # For people
+
+    def extra_repr(self) -> str:
+        """Return what a layer wants shown between its parentheses."""
+        return ""
+
+    def __repr__(self) -> str:
+        children = [f"({name}): {_indented(repr(module))}" for name, module in self.named_children()]
+        extra = self.extra_repr()
+        if not children:
+            return f"{type(self).__name__}({extra})"
+        lines = "\n  ".join([extra, *children] if extra else children)
+        return f"{type(self).__name__}(\n  {lines}\n)"
+
+
+def _join(prefix: str, name: str) -> str:
+    return f"{prefix}.{name}" if prefix else name
+
+
+def _indented(text: str) -> str:
+    return text.replace("\n", "\n  ")
+
+
+class _Boundary(Function):
+    """The identity on several Tensors, which shows their gradients to a watcher when all have arrived."""
+
+    def __init__(self, on_gradients: Callable[[tuple], tuple]):
+        self.on_gradients = on_gradients
+
+    def forward(self, *arrays):
+        return arrays
+
+    def backward(self, *gradients):
+        return self.on_gradients(gradients)
+
+
+class _BackwardWatch:
+    """Carries one call of a module with backward hooks: its inputs and outputs pass through boundaries."""
+
+    def __init__(self, module: Module):
+        self.module = module
+        self.grad_output: tuple = ()
+        self.input_count = 0
+        self.inputs_recorded = False
+
+    def enter(self, inputs: tuple) -> tuple:
+        positions = [i for i, value in enumerate(inputs) if isinstance(value, Tensor)]
+        self.input_count = len(positions)
+        wrapped = _Boundary(self._at_inputs)(*(inputs[i] for i in positions)) if positions else ()
+        self.inputs_recorded = any(tensor.requires_grad for tensor in wrapped)
+        result = list(inputs)
+        for position, tensor in zip(positions, wrapped, strict=True):
+            result[position] = tensor
+        return tuple(result)
+
+    def leave(self, output: Any) -> Any:
+        if isinstance(output, Tensor):
+            return _Boundary(self._at_outputs)(output)[0]
+        if isinstance(output, (tuple, list)) and any(isinstance(value, Tensor) for value in output):
+            positions = [i for i, value in enumerate(output) if isinstance(value, Tensor)]
+            wrapped = _Boundary(self._at_outputs)(*(output[i] for i in positions))
+            result = list(output)
+            for position, tensor in zip(positions, wrapped, strict=True):
+                result[position] = tensor
+            return type(output)(result)
+        return output
+
+    def _at_outputs(self, gradients: tuple) -> tuple:
+        self.grad_output = gradients
+        if not self.inputs_recorded:
+            self._call_hooks((None,) * self.input_count)
+        return gradients
+
+    def _at_inputs(self, gradients: tuple) -> tuple:
+        return self._call_hooks(gradients)
+
+    def _call_hooks(self, grad_input: tuple) -> tuple:
+        for hook in self.module._backward_hooks.calls():
+            replaced = hook(self.module, grad_input, self.grad_output)
+            if replaced is not None:
+                grad_input = replaced if isinstance(replaced, tuple) else (replaced,)
+        return grad_input

@@ -1,0 +1,78 @@
+"""Batch-norm layers: the op of `minires.ops.batch_norm` with its parameters and running statistics."""
+
+from __future__ import annotations
+
+from minires.autograd import Tensor
+from minires.autograd.creation import ones, tensor, zeros
+from minires.nn import functional as F
+from minires.nn.module import Module, Parameter
+
+
+class _BatchNorm(Module):
+    _axes: tuple[int, ...]  # how many axes an input may have
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = True,
+    ):
+        super().__init__()
+        self.num_features = num_features
+        self.eps = eps
+        self.momentum = momentum
+        self.affine = affine
+        self.track_running_stats = track_running_stats
+        self.register_parameter("weight", Parameter(ones(num_features)) if affine else None)
+        self.register_parameter("bias", Parameter(zeros(num_features)) if affine else None)
+        self.register_buffer("running_mean", zeros(num_features) if track_running_stats else None)
+        self.register_buffer("running_var", ones(num_features) if track_running_stats else None)
+        self.register_buffer("num_batches_tracked", tensor(0) if track_running_stats else None)
+
+    def forward(self, input: Tensor, residual: Tensor | None = None, activation: str | None = None) -> Tensor:
+        """Normalise ``input``; ``residual`` and ``activation`` are added to the same pass over memory."""
+        if input.ndim not in self._axes:
+            expected = " or ".join(f"{axes}-D" for axes in self._axes)
+            raise ValueError(f"{type(self).__name__} needs a {expected} input, got shape {input.shape}")
+        momentum = self.momentum
+        if self.training and self.track_running_stats:
+            self.num_batches_tracked.add_(1)
+            if momentum is None:  # a plain average over all batches so far
+                momentum = 1.0 / self.num_batches_tracked.item()
+        use_batch = self.training or not self.track_running_stats
+        return F.batch_norm(
+            input,
+            self.running_mean,
+            self.running_var,
+            self.weight,
+            self.bias,
+            use_batch,
+            momentum or 0.0,
+            self.eps,
+            residual=residual,
+            activation=activation,
+        )
+
+    def extra_repr(self) -> str:
+        """Return the layer's options."""
+        return (
+            f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, affine={self.affine}, "
+            f"track_running_stats={self.track_running_stats}"
+        )
+
+
+class BatchNorm1d(_BatchNorm):
+    """Batch normalisation of (N, C) or (N, C, L): see `minires.nn.functional.batch_norm` (Ioffe and Szegedy 2015)."""
+
+    _axes = (2, 3)
+
+
+class BatchNorm2d(_BatchNorm):
+    """Batch normalisation of (N, C, H, W): see `minires.nn.functional.batch_norm` (Ioffe and Szegedy 2015).
+
+    ``bn(x, residual=shortcut, activation="relu")`` also adds the shortcut and applies ReLU, in one pass.
+    """
+
+    _axes = (4,)
