@@ -81,6 +81,11 @@ CASES = {
         RuntimeError,
         ["max_pool2d", "padding=(2, 2)", "kernel_size=(3, 3)", "half"],
     ),
+    "window that meets no pixel": (  # PyTorch gives -inf, and an index outside the plane
+        lambda: max_pool2d(ones(1, 1, 1, 4), 2, padding=1, dilation=2),
+        RuntimeError,
+        ["dilation=(2, 2)", "padding=(1, 1)", "(1, 1, 1, 4)", "nothing to choose from"],
+    ),
     "window larger than the input": (
         lambda: avg_pool2d(X, 7),
         RuntimeError,

@@ -331,7 +331,13 @@ def pool2d_geometry(
     )
     if rows < 1 or cols < 1:
         _check_window_fits(op, input_shape, ((padding[0],) * 2, (padding[1],) * 2), kernel_size, dilation)
-    return Pool2dGeometry(input_shape, kernel_size, stride, padding, dilation, (rows, cols))
+    geometry = Pool2dGeometry(input_shape, kernel_size, stride, padding, dilation, (rows, cols))
+    if any(_steps_over_all_pixels(geometry, axis) for axis in (0, 1)):
+        raise RuntimeError(
+            f"{op}: with dilation={dilation} and padding={padding} a window of kernel_size={kernel_size} steps over "
+            f"every pixel of the input of shape {input_shape} and has nothing to choose from: use less dilation or padding"
+        )
+    return geometry
 
 
 def _windows(size: int, kernel: int, stride: int, padding: int, dilation: int, ceil_mode: bool) -> int:
@@ -341,6 +347,20 @@ def _windows(size: int, kernel: int, stride: int, padding: int, dilation: int, c
         return room // stride + 1
     count = -(-room // stride) + 1
     return count - 1 if (count - 1) * stride >= size + padding else count
+
+
+def _steps_over_all_pixels(geometry: Pool2dGeometry, axis: int) -> bool:
+    """Whether some window has its taps on both sides of the plane and none inside. It takes a dilation.
+
+    (PyTorch pools such a window to -inf and puts its index outside the plane.)
+    """
+    dilation = geometry.dilation[axis]
+    if dilation == 1:
+        return False
+    starts = np.arange(geometry.output_size[axis])[:, None] * geometry.stride[axis] - geometry.padding[axis]
+    taps = starts + np.arange(geometry.kernel_size[axis]) * dilation
+    inside = (taps >= 0) & (taps < geometry.input_shape[2 + axis])
+    return not inside.any(axis=1).all()
 
 
 def adaptive_output_size(op: str, output_size: Any, input_shape: Shape) -> Pair:
