@@ -335,7 +335,8 @@ def pool2d_geometry(
     if any(_steps_over_all_pixels(geometry, axis) for axis in (0, 1)):
         raise RuntimeError(
             f"{op}: with dilation={dilation} and padding={padding} a window of kernel_size={kernel_size} steps over "
-            f"every pixel of the input of shape {input_shape} and has nothing to choose from: use less dilation or padding"
+            f"every pixel of the input of shape {input_shape} and has nothing to choose from: "
+            "use less dilation or padding"
         )
     return geometry
 
