@@ -1,7 +1,7 @@
 """The shape arithmetic of convolution and pooling, worked out once and handed to ops and kernels alike.
 
-A geometry holds checked integers only. The public ops build it (``minires.ops``) and raise on bad arguments; the kernels
-trust it.
+A geometry holds checked integers only. The public ops build it (``minires.ops``) and raise on bad arguments; the
+kernels trust it.
 """
 
 from __future__ import annotations

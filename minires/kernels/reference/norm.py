@@ -107,7 +107,7 @@ def _all_but_channel(x: Array) -> tuple[int, ...]:
 
 def _count(x: Array) -> int:
     """Values to a channel, at least 1 so that an empty batch divides to zero."""
-    return max(1, x.size // x.shape[1]) if x.size else 1
+    return max(1, x.size // max(1, x.shape[1]))
 
 
 def _per_channel(v: Array, x: Array) -> Array:

@@ -51,10 +51,11 @@ def _window_max(x: Array, rows: Array, cols: Array) -> tuple[Array, Array]:
     (r, p), (s, q) = rows.shape, cols.shape
     rows_inside, cols_inside = (rows >= 0) & (rows < h), (cols >= 0) & (cols < w)
     rows, cols = xp.clip(rows, 0, h - 1), xp.clip(cols, 0, w - 1)
-    # A window of nothing but -inf keeps the index of its first pixel that is not padding.
+    # A window of nothing but -inf keeps the index of its first pixel that is not padding, or 0 if it has none.
     first_row = xp.take_along_axis(rows, rows_inside.argmax(axis=0)[None], axis=0)[0]
     first_col = xp.take_along_axis(cols, cols_inside.argmax(axis=0)[None], axis=0)[0]
-    first = (first_row[:, None] * w + first_col).astype(xp.int64)[:, :, None]
+    has_pixels = rows_inside.any(axis=0)[:, None] & cols_inside.any(axis=0)
+    first = xp.where(has_pixels, first_row[:, None] * w + first_col, 0).astype(xp.int64)[:, :, None]
     index = xp.broadcast_to(first, (n, p, q, c))
     best = xp.full((n, p, q, c), -xp.inf, x.dtype)
     planes = x.transpose(0, 2, 3, 1)

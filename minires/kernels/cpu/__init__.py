@@ -1,0 +1,41 @@
+"""The kernels of `minires.kernels.reference`, compiled by Numba for the CPU.
+
+Nothing is compiled at import. `im2col`, `col2im` and `gather_planes` are the reference's own: they are for looking at,
+or for second derivatives, and mere copies of memory.
+"""
+
+from minires.kernels.cpu.conv import conv2d, conv2d_input_grad, conv2d_weight_grad
+from minires.kernels.cpu.norm import batch_norm, batch_norm_grad, batch_norm_statistics, relu, relu_grad
+from minires.kernels.cpu.pool import (
+    adaptive_avg_pool2d,
+    adaptive_avg_pool2d_input_grad,
+    adaptive_max_pool2d,
+    max_pool2d,
+    max_pool2d_input_grad,
+    sum_pool2d,
+    sum_pool2d_input_grad,
+)
+from minires.kernels.cpu.special import erf
+from minires.kernels.reference import col2im, gather_planes, im2col
+
+__all__ = [
+    "adaptive_avg_pool2d",
+    "adaptive_avg_pool2d_input_grad",
+    "adaptive_max_pool2d",
+    "batch_norm",
+    "batch_norm_grad",
+    "batch_norm_statistics",
+    "col2im",
+    "conv2d",
+    "conv2d_input_grad",
+    "conv2d_weight_grad",
+    "erf",
+    "gather_planes",
+    "im2col",
+    "max_pool2d",
+    "max_pool2d_input_grad",
+    "relu",
+    "relu_grad",
+    "sum_pool2d",
+    "sum_pool2d_input_grad",
+]

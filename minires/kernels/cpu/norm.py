@@ -1,0 +1,211 @@
+"""Batch norm with residual and ReLU in as few passes over memory as there can be, and the ReLU alone.
+
+In channels-last memory x is a matrix of M pixels by C channels, cut into chunks of rows that fit in cache.
+
+    statistics   one pass: mean and squared deviations of each chunk, two passes over what is in cache; chunks are then
+                 joined by the formula of Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm for
+                 computing sample variances", 1979. As accurate as two passes over memory.
+    forward      one pass: normalise, add the residual, apply the ReLU.
+    backward     one pass for the sums of g and g * (x - mean), one for dx.
+
+Sums are in double precision. Chunks depend on the shape alone, so that any number of threads gives the same bits.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from minires.device import Array
+from minires.kernels.cpu.launch import kernel, launch
+
+CHUNK_BYTES = 1 << 17  # a few arrays of this size fit in L2 together
+
+
+def batch_norm_statistics(x: Array) -> tuple[Array, Array]:
+    """(N, C, ...) -> mean and biased variance of each channel, both (C,); see the reference kernel of this name."""
+    rows = _rows(x)
+    height, chunks = _chunks(rows)
+    means, squares = np.zeros((2, chunks, rows.shape[1]))
+    launch(_moments, chunks, rows.size, height, rows, means, squares)
+    channels = x.shape[1]
+    counts = np.minimum(height, rows.shape[0] - height * np.arange(chunks)).repeat(rows.shape[1] // channels)[:, None]
+    # A folded row holds several pixels: each is a chunk of its own from here on.
+    means, squares = means.reshape(-1, channels), squares.reshape(-1, channels)
+    total = max(1, counts.sum())
+    mean = (counts * means).sum(axis=0) / total
+    var = (squares + counts * (means - mean) ** 2).sum(axis=0) / total
+    return mean.astype(x.dtype), var.astype(x.dtype)
+
+
+def batch_norm(
+    x: Array,
+    mean: Array,
+    invstd: Array,
+    weight: Array | None,
+    bias: Array | None,
+    residual: Array | None,
+    relu: bool,
+) -> Array:
+    """y = relu((x - mean) * invstd * weight + bias + residual); see the reference kernel of this name."""
+    rows = _rows(x)
+    height, chunks = _chunks(rows)
+    scale = _folded(invstd if weight is None else invstd * weight, rows)
+    shift = _folded(np.zeros_like(mean) if bias is None else bias, rows)
+    added = np.empty((0, 0), x.dtype) if residual is None else _rows(residual)
+    floor = x.dtype.type(0 if relu else -np.inf)
+    y = np.empty_like(rows)
+    launch(_normalise, chunks, 2 * rows.size, height, rows, _folded(mean, rows), scale, shift, added, floor, y)
+    return _unrows(y, x)
+
+
+def batch_norm_grad(
+    dy: Array,
+    x: Array,
+    y: Array | None,
+    mean: Array,
+    invstd: Array,
+    weight: Array | None,
+    training: bool,
+    needs_residual: bool,
+) -> tuple[Array, Array, Array, Array | None]:
+    """Gradients of `batch_norm`: (dx, dweight, dbias, dresidual); see the reference kernel of this name."""
+    rows, g = _rows(x), _rows(dy)
+    height, chunks = _chunks(rows)
+    channels = x.shape[1]
+    output = np.empty((0, 0), x.dtype) if y is None else _rows(y)
+    masked = g if y is None else np.empty_like(g)
+    sums, products = np.zeros((2, chunks, rows.shape[1]))
+    centre = _folded(mean, rows)
+    launch(_gradient_sums, chunks, 3 * rows.size, height, g, rows, output, centre, masked, sums, products)
+    dbias = sums.reshape(-1, channels).sum(axis=0)
+    dweight = products.reshape(-1, channels).sum(axis=0) * invstd
+
+    # dx = scale * (g - shift - (x - mean) * slope), over g where nobody else sees it
+    count = max(1, x.size // max(1, channels))
+    scale = _folded(invstd if weight is None else invstd * weight, rows)
+    shift = _folded((dbias / count).astype(x.dtype), rows)
+    slope = _folded((dweight / count * invstd).astype(x.dtype), rows)
+    dx = np.empty_like(g) if y is None or needs_residual else masked
+    launch(_input_grad, chunks, 2 * rows.size, height, masked, rows, centre, scale, shift, slope, training, dx)
+    dresidual = None
+    if needs_residual:
+        dresidual = dy if y is None else _unrows(masked, x)
+    return _unrows(dx, x), dweight.astype(x.dtype), dbias.astype(x.dtype), dresidual
+
+
+def relu(x: Array) -> Array:
+    """max(x, 0), elementwise, any shape; a NaN stays NaN."""
+    flat = _flat(x)
+    y = np.empty_like(flat)
+    launch(_relu, flat.size, flat.size, flat, y)
+    return _unflat(y, x)
+
+
+def relu_grad(dy: Array, y: Array) -> Array:
+    """Gradient of `relu` from its output: dy where y is positive or NaN, else 0."""
+    g, output = _flat(dy), _flat(y)
+    dx = np.empty_like(g)
+    launch(_relu_grad, g.size, 2 * g.size, g, output, dx)
+    return _unflat(dx, dy)
+
+
+def _rows(x: Array) -> Array:
+    """(N, C, ...) -> (M / k, k * C): pixels by channels, k pixels to a row where C alone is short for a vector loop."""
+    channels = x.shape[1]
+    pixels = x.size // max(1, channels)
+    fold = math.gcd(pixels, max(1, 256 // max(1, channels)))
+    return np.ascontiguousarray(np.moveaxis(x, 1, -1)).reshape(pixels // fold, fold * channels)
+
+
+def _unrows(rows: Array, x: Array) -> Array:
+    """Undo `_rows`: the logical shape of x, channels innermost in memory."""
+    return np.moveaxis(rows.reshape(x.shape[0], *x.shape[2:], x.shape[1]), -1, 1)
+
+
+def _folded(v: Array, rows: Array) -> Array:
+    """(C,) -> (k * C,): values per channel, for rows of k pixels."""
+    return np.tile(v, rows.shape[1] // max(1, v.size)).astype(rows.dtype, copy=False)
+
+
+def _chunks(rows: Array) -> tuple[int, int]:
+    """(rows to a chunk, number of chunks)."""
+    height = max(1, CHUNK_BYTES // max(1, rows.itemsize * rows.shape[1]))
+    return height, -(-rows.shape[0] // height)
+
+
+def _flat(x: Array) -> Array:
+    """All elements in one row, channels innermost in four dimensions."""
+    return np.ascontiguousarray(x.transpose(0, 2, 3, 1) if x.ndim == 4 else x).reshape(-1)
+
+
+def _unflat(flat: Array, x: Array) -> Array:
+    """Undo `_flat`."""
+    return _unrows(flat, x) if x.ndim == 4 else flat.reshape(x.shape)
+
+
+@kernel
+def _moments(start, stop, height, x, means, squares):
+    """Mean and sum of squared deviations of each column in chunks ``start`` to ``stop``."""
+    for chunk in range(start, stop):
+        rows = x[chunk * height : (chunk + 1) * height]
+        mean, square = means[chunk], squares[chunk]
+        for i in range(rows.shape[0]):
+            for c in range(mean.size):
+                mean[c] += rows[i, c]
+        for c in range(mean.size):
+            mean[c] /= rows.shape[0]
+        for i in range(rows.shape[0]):
+            for c in range(mean.size):
+                square[c] += (rows[i, c] - mean[c]) ** 2
+
+
+@kernel
+def _normalise(start, stop, height, x, mean, scale, shift, residual, floor, y):
+    for i in range(start * height, min(stop * height, x.shape[0])):
+        if residual.size == 0:
+            for c in range(mean.size):
+                value = (x[i, c] - mean[c]) * scale[c] + shift[c]
+                y[i, c] = floor if value < floor else value  # in this form a NaN stays
+        else:
+            for c in range(mean.size):
+                value = (x[i, c] - mean[c]) * scale[c] + shift[c] + residual[i, c]
+                y[i, c] = floor if value < floor else value
+
+
+@kernel
+def _gradient_sums(start, stop, height, dy, x, y, mean, g, sums, products):
+    """Sums of g and g * (x - mean) over each chunk; with a ReLU output y, first g = dy where y is not <= 0."""
+    for chunk in range(start, stop):
+        total, product = sums[chunk], products[chunk]
+        for i in range(chunk * height, min((chunk + 1) * height, x.shape[0])):
+            if y.size > 0:
+                for c in range(mean.size):
+                    g[i, c] = 0 if y[i, c] <= 0 else dy[i, c]
+            for c in range(mean.size):
+                total[c] += g[i, c]
+                product[c] += np.float64(g[i, c]) * (x[i, c] - mean[c])
+
+
+@kernel
+def _input_grad(start, stop, height, g, x, mean, scale, shift, slope, training, dx):
+    for i in range(start * height, min(stop * height, x.shape[0])):
+        if training:
+            for c in range(mean.size):
+                dx[i, c] = (g[i, c] - shift[c] - (x[i, c] - mean[c]) * slope[c]) * scale[c]
+        else:
+            for c in range(mean.size):
+                dx[i, c] = g[i, c] * scale[c]
+
+
+@kernel
+def _relu(start, stop, x, y):
+    for i in range(start, stop):
+        y[i] = 0 if x[i] <= 0 else x[i]
+
+
+@kernel
+def _relu_grad(start, stop, dy, y, dx):
+    for i in range(start, stop):
+        dx[i] = 0 if y[i] <= 0 else dy[i]

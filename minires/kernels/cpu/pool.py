@@ -1,0 +1,177 @@
+"""Pooling over windows given as tables of rows and columns, channels in the inner loop.
+
+Every pooling, strided, padded, dilated or adaptive, comes down to two tables: the rows that each window of the first
+axis meets, tap by tap, and the columns for the second. An entry of -1 is padding. Forward, threads share the output
+rows; backward they share the images, so that no two add to the same pixel.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from minires.device import Array
+from minires.kernels.cpu.launch import kernel, launch
+from minires.kernels.geometry import Pair, Pool2dGeometry
+from minires.kernels.layout import from_nhwc, to_nhwc
+from minires.kernels.reference.pool import adaptive_bounds
+
+
+def max_pool2d(x: Array, geometry: Pool2dGeometry) -> tuple[Array, Array]:
+    """(N, C, H, W) -> maximum and flat index of each window; see the reference kernel of this name."""
+    return _window_max(x, *_tables(geometry))
+
+
+def adaptive_max_pool2d(x: Array, output_size: Pair) -> tuple[Array, Array]:
+    """(N, C, H, W) -> maximum and flat index of each window; see the reference kernel of this name."""
+    return _window_max(x, *_adaptive_tables(x.shape, output_size))
+
+
+def max_pool2d_input_grad(dy: Array, indices: Array, input_shape: tuple[int, int, int, int]) -> Array:
+    """(N, C, P, Q) -> (N, C, H, W): dy added to the pixels at ``indices``; see the reference kernel of this name."""
+    n, c, h, w = input_shape
+    dx = np.zeros((n, h * w, c), dy.dtype)
+    flat = (n, dy.shape[2] * dy.shape[3], c)
+    launch(_scatter_planes, n, 2 * dy.size + dx.size, to_nhwc(dy).reshape(flat), to_nhwc(indices).reshape(flat), dx)
+    return from_nhwc(dx.reshape(n, h, w, c))
+
+
+def sum_pool2d(x: Array, geometry: Pool2dGeometry) -> Array:
+    """(N, C, H, W) -> (N, C, P, Q): the sum over each window; see the reference kernel of this name."""
+    return _window_sum(x, *_tables(geometry))
+
+
+def sum_pool2d_input_grad(dy: Array, geometry: Pool2dGeometry) -> Array:
+    """(N, C, P, Q) -> (N, C, H, W); see the reference kernel of this name."""
+    return _spread(dy, geometry.input_shape, *_tables(geometry))
+
+
+def adaptive_avg_pool2d(x: Array, output_size: Pair) -> Array:
+    """(N, C, H, W) -> (N, C, P, Q): the mean over each window; see the reference kernel of this name."""
+    rows, cols = _adaptive_tables(x.shape, output_size)
+    y = _window_sum(x, rows, cols)
+    y /= _window_sizes(rows, cols).astype(x.dtype)
+    return y
+
+
+def adaptive_avg_pool2d_input_grad(dy: Array, input_shape: tuple[int, int, int, int]) -> Array:
+    """(N, C, P, Q) -> (N, C, H, W); see the reference kernel of this name."""
+    rows, cols = _adaptive_tables(input_shape, dy.shape[2:])
+    return _spread(dy / _window_sizes(rows, cols).astype(dy.dtype), input_shape, rows, cols)
+
+
+def _tables(geometry: Pool2dGeometry) -> tuple[Array, Array]:
+    """Rows (P, R) and columns (Q, S) under each tap of each window, -1 in the padding."""
+    g = geometry
+    tables = []
+    for size, kernel_size, stride, padding, dilation, outputs in zip(
+        g.input_shape[2:], g.kernel_size, g.stride, g.padding, g.dilation, g.output_size, strict=True
+    ):
+        table = np.arange(outputs)[:, None] * stride + np.arange(kernel_size) * dilation - padding
+        tables.append(np.where((table >= 0) & (table < size), table, -1))
+    return tables[0], tables[1]
+
+
+def _adaptive_tables(input_shape: tuple[int, ...], output_size: Pair) -> tuple[Array, Array]:
+    """Rows (P, R) and columns (Q, S) of windows that cover the plane; -1 where a window is shorter than the longest."""
+    tables = []
+    for size, outputs in zip(input_shape[2:], output_size, strict=True):
+        start, end = np.array(adaptive_bounds(size, outputs)).reshape(-1, 2, 1).swapaxes(0, 1)
+        table = start + np.arange((end - start).max(initial=0))
+        tables.append(np.where(table < end, table, -1))
+    return tables[0], tables[1]
+
+
+def _window_sizes(rows: Array, cols: Array) -> Array:
+    """(P, Q): how many pixels lie in each window."""
+    return (rows >= 0).sum(axis=1)[:, None] * (cols >= 0).sum(axis=1)
+
+
+def _window_max(x: Array, rows: Array, cols: Array) -> tuple[Array, Array]:
+    x = to_nhwc(x)
+    n, _, _, c = x.shape
+    y = np.empty((n, len(rows), len(cols), c), x.dtype)
+    indices = np.empty(y.shape, np.int64)
+    launch(_max_rows, n * len(rows), y.size * rows.shape[1] * cols.shape[1], x, rows, cols, y, indices)
+    return from_nhwc(y), from_nhwc(indices)
+
+
+def _window_sum(x: Array, rows: Array, cols: Array) -> Array:
+    x = to_nhwc(x)
+    n, _, _, c = x.shape
+    y = np.zeros((n, len(rows), len(cols), c), x.dtype)
+    launch(_sum_rows, n * len(rows), y.size * rows.shape[1] * cols.shape[1], x, rows, cols, y)
+    return from_nhwc(y)
+
+
+def _spread(dy: Array, input_shape: tuple[int, ...], rows: Array, cols: Array) -> Array:
+    """The transpose of `_window_sum`: each pixel collects dy from the windows it lies in."""
+    n, c, h, w = input_shape
+    dx = np.zeros((n, h, w, c), dy.dtype)
+    launch(_spread_images, n, dy.size * rows.shape[1] * cols.shape[1], to_nhwc(dy), rows, cols, dx)
+    return from_nhwc(dx)
+
+
+@kernel
+def _max_rows(start, stop, x, rows, cols, y, indices):
+    """Output rows ``start`` to ``stop``, counted through all images."""
+    width = x.shape[2]
+    for row in range(start, stop):
+        image, p = divmod(row, len(rows))
+        for q in range(len(cols)):
+            best, index = y[image, p, q], indices[image, p, q]
+            empty = True
+            for h in rows[p]:
+                for w in cols[q]:
+                    if h >= 0 and w >= 0:
+                        pixel = x[image, h, w]
+                        here = h * width + w
+                        if empty:
+                            for c in range(best.size):
+                                best[c] = pixel[c]
+                                index[c] = here
+                            empty = False
+                        else:
+                            for c in range(best.size):
+                                if pixel[c] > best[c] or pixel[c] != pixel[c]:  # greater, or a NaN
+                                    best[c] = pixel[c]
+                                    index[c] = here
+            if empty:
+                best[:] = -np.inf
+                index[:] = 0
+
+
+@kernel
+def _scatter_planes(start, stop, dy, indices, dx):
+    for image in range(start, stop):
+        for i in range(dy.shape[1]):
+            for c in range(dy.shape[2]):
+                dx[image, indices[image, i, c], c] += dy[image, i, c]
+
+
+@kernel
+def _sum_rows(start, stop, x, rows, cols, y):
+    """Output rows ``start`` to ``stop``, counted through all images."""
+    for row in range(start, stop):
+        image, p = divmod(row, len(rows))
+        for q in range(len(cols)):
+            total = y[image, p, q]
+            for h in rows[p]:
+                for w in cols[q]:
+                    if h >= 0 and w >= 0:
+                        pixel = x[image, h, w]
+                        for c in range(total.size):
+                            total[c] += pixel[c]
+
+
+@kernel
+def _spread_images(start, stop, dy, rows, cols, dx):
+    for image in range(start, stop):
+        for p in range(len(rows)):
+            for q in range(len(cols)):
+                g = dy[image, p, q]
+                for h in rows[p]:
+                    for w in cols[q]:
+                        if h >= 0 and w >= 0:
+                            pixel = dx[image, h, w]
+                            for c in range(g.size):
+                                pixel[c] += g[c]
