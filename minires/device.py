@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from dataclasses import dataclass
 from functools import cache
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -19,7 +20,8 @@ Array = Any  # numpy.ndarray or cupy.ndarray: CuPy may not be installed, so no s
 CUPY_REMEDY = "install CuPy for your driver with pip install 'minires[cuda13]' (or 'minires[cuda12]')"
 
 
-class Device(NamedTuple):
+@dataclass(frozen=True)
+class Device:
     """A place for arrays: ``Device("cpu")`` or ``Device("cuda", 0)``; prints as ``cpu`` or ``cuda:0``."""
 
     type: str

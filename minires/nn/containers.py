@@ -21,7 +21,7 @@ class _Indexed(Module):
     def __getitem__(self, index: int | slice) -> Any:
         modules = list(self._modules.values())
         if isinstance(index, slice):
-            return type(self)(*modules[index]) if isinstance(self, Sequential) else type(self)(modules[index])
+            return self._of(modules[index])
         if not -len(modules) <= index < len(modules):
             raise IndexError(f"index {index} is out of range for {len(modules)} modules")
         return modules[index]
@@ -30,6 +30,10 @@ class _Indexed(Module):
         if not -len(self) <= index < len(self):
             raise IndexError(f"index {index} is out of range for {len(self)} modules")
         self._modules[list(self._modules)[index]] = module
+
+    def _of(self, modules: list[Module]) -> _Indexed:
+        """Return a container of the same kind."""
+        raise NotImplementedError
 
     def append(self, module: Module) -> _Indexed:
         """Add a module at the end."""
@@ -49,6 +53,9 @@ class Sequential(_Indexed):
         for name, module in named:
             self.add_module(name, module)
 
+    def _of(self, modules: list[Module]) -> Sequential:
+        return Sequential(*modules)
+
     def forward(self, input: Any) -> Any:
         """Pass ``input`` through every module in turn."""
         for module in self:
@@ -63,6 +70,9 @@ class ModuleList(_Indexed):
         super().__init__()
         for module in modules:
             self.append(module)
+
+    def _of(self, modules: list[Module]) -> ModuleList:
+        return ModuleList(modules)
 
     def extend(self, modules: Iterable[Module]) -> ModuleList:
         """Add several modules at the end."""

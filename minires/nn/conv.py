@@ -39,7 +39,7 @@ class _ConvNd(Module):
         self.out_channels = out_channels
         self.kernel_size = _pair(kernel_size)
         self.stride = _pair(stride)
-        self.padding = padding if isinstance(padding, str) else _pair(padding)
+        self.padding: Any = padding if isinstance(padding, str) else _pair(padding)
         self.dilation = _pair(dilation)
         self.groups = groups
 
@@ -104,6 +104,8 @@ class ConvTranspose2d(_ConvNd):
         bias: bool = True,
         dilation: Any = 1,
     ):
+        if isinstance(padding, str):
+            raise ValueError(f"a transposed convolution takes its padding as numbers, got {padding!r}")
         super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups)
         self.output_padding = _pair(output_padding)
         self._make_parameters(in_channels, out_channels // groups, bias)

@@ -42,6 +42,10 @@ class Module:
     """
 
     training: bool
+    _parameters: OrderedDict[str, Any]
+    _buffers: OrderedDict[str, Any]
+    _modules: OrderedDict[str, Any]
+    _non_persistent: set[str]
 
     def __init__(self) -> None:
         set_directly = super().__setattr__
@@ -77,30 +81,27 @@ class Module:
     # Registration
 
     def __setattr__(self, name: str, value: Any) -> None:
-        registries = self.__dict__.get("_parameters"), self.__dict__.get("_modules"), self.__dict__.get("_buffers")
-        if None in registries:
+        if "_modules" not in self.__dict__:
             if isinstance(value, (Parameter, Module)):
                 raise AttributeError(f"call super().__init__() before assigning {name!r}")
-            return super().__setattr__(name, value)
-        parameters, modules, buffers = registries
-        if isinstance(value, Parameter):
+            super().__setattr__(name, value)
+        elif isinstance(value, (Parameter, Module)):
             self._forget(name)
-            parameters[name] = value
-        elif isinstance(value, Module):
-            self._forget(name)
-            modules[name] = value
-        elif name in parameters or name in modules:
+            registry = self._parameters if isinstance(value, Parameter) else self._modules
+            registry[name] = value
+        elif name in self._parameters or name in self._modules:
+            kind, registry = (
+                ("parameter", self._parameters) if name in self._parameters else ("submodule", self._modules)
+            )
             if value is not None:
-                kind = "parameter" if name in parameters else "submodule"
                 raise TypeError(f"cannot assign {type(value).__name__} as {kind} {name!r}: use a {kind} or None")
-            (parameters if name in parameters else modules)[name] = None
-        elif name in buffers:
+            registry[name] = None
+        elif name in self._buffers:
             if value is not None and not isinstance(value, Tensor):
                 raise TypeError(f"cannot assign {type(value).__name__} as buffer {name!r}: use a Tensor or None")
-            buffers[name] = value
+            self._buffers[name] = value
         else:
             super().__setattr__(name, value)
-        return None
 
     def __getattr__(self, name: str) -> Any:  # reached only where ordinary look-up found nothing
         for registry in ("_parameters", "_buffers", "_modules"):

@@ -50,8 +50,8 @@ class BatchNorm(Function):
         self.eps = eps
         self.activation = activation
         self.training = mean is None
-        self.mean = mean
-        self.var = var
+        self.mean: Array = mean
+        self.var: Array = var
 
     def forward(self, x, weight, bias, residual):
         kernels = kernels_for(x)
@@ -138,9 +138,11 @@ def batch_norm(
     if training:
         function = BatchNorm(eps, activation if _fusion.enabled else None)
     else:
+        assert running_mean is not None  # checked above
+        assert running_var is not None
         function = BatchNorm(eps, activation if _fusion.enabled else None, running_mean.array, running_var.array)
     out = function(input, weight, bias, residual if _fusion.enabled else None)
-    if training and running_mean is not None:
+    if training and running_mean is not None and running_var is not None:
         n = input.numel() // input.shape[1]
         for running, batch in ((running_mean, function.mean), (running_var, function.var * (n / (n - 1)))):
             array = running.detach().writable_array()

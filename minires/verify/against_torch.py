@@ -78,8 +78,8 @@ def torch_gradients(model: Module, images: Tensor, labels: Tensor) -> dict[str, 
     gradients = {}
     for name, parameter in model.named_parameters():
         counterpart = theirs.get(id(parameter))
-        used = counterpart is not None and counterpart.grad is not None
-        gradients[name] = counterpart.grad.numpy() if used else np.zeros(parameter.shape)
+        gradient = None if counterpart is None else counterpart.grad
+        gradients[name] = np.zeros(parameter.shape) if gradient is None else gradient.numpy()
     return gradients
 
 

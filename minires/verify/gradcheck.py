@@ -100,6 +100,7 @@ def _analytical_jacobian(output: Tensor, x: Tensor) -> np.ndarray:
         (gradient,) = grad(
             output, x, Tensor(direction.reshape(output.shape)), retain_graph=True, materialize_grads=True
         )
+        assert gradient is not None  # materialised
         rows[row] = gradient.cpu().numpy().reshape(-1)
     return rows
 

@@ -102,7 +102,9 @@ def verify_model(
         error = float(abs((gradient * direction).sum() - numerical) / scale)
         torch_error = None
         if against_torch:
-            torch_error = float(np.linalg.norm(gradient - theirs[name]) / max(np.linalg.norm(theirs[name]), 1e-12))
+            torch_error = float(np.linalg.norm(gradient - theirs[name])) / max(
+                float(np.linalg.norm(theirs[name])), 1e-12
+            )
         checks.append(GradientCheck(name, parameter.shape, norm, error, torch_error))
         if progress is not None:
             progress(done + 1, len(parameters))
