@@ -92,8 +92,10 @@ class Pow(Function):
             settled = (b >= 0) & (a == 0)  # 0 ** b stays 0 (or 1 at b = 0): the derivative in b is 0, not 0 * -inf
             if isinstance(a, Tensor):
                 logarithm = log(where(settled, 1.0, a))
+            elif a:
+                logarithm = math.log(a) if a > 0 else math.nan
             else:
-                logarithm = math.log(a) if a > 0 else math.nan if a < 0 else -math.inf
+                logarithm = where(settled, y, -math.inf)
             db = sum_to(where(settled, 0.0, dy * y * logarithm), self.input_shapes[1])
         return da, db
 

@@ -1,5 +1,36 @@
 """The rows of the op table, by kind of op."""
 
-from op_rows import arithmetic, conv, interpolate, losses, pooling
+from op_rows import (
+    activation,
+    arithmetic,
+    clamp,
+    comparison,
+    conv,
+    indexing,
+    interpolate,
+    losses,
+    matmul,
+    pad,
+    pointwise,
+    pooling,
+    reduction,
+    shape,
+)
 
-ROWS = [*arithmetic.ROWS, *conv.ROWS, *interpolate.ROWS, *losses.ROWS, *pooling.ROWS]
+MODULES = (
+    activation,
+    arithmetic,
+    clamp,
+    comparison,
+    conv,
+    indexing,
+    interpolate,
+    losses,
+    matmul,
+    pad,
+    pointwise,
+    pooling,
+    reduction,
+    shape,
+)
+ROWS = [row for module in MODULES for row in module.ROWS]
