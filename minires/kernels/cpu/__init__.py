@@ -5,7 +5,8 @@ or for second derivatives, and mere copies of memory.
 """
 
 from minires.kernels.cpu.conv import conv2d, conv2d_input_grad, conv2d_weight_grad
-from minires.kernels.cpu.norm import batch_norm, batch_norm_grad, batch_norm_statistics, relu, relu_grad
+from minires.kernels.cpu.elementwise import erf, relu, relu_grad
+from minires.kernels.cpu.norm import batch_norm, batch_norm_grad, batch_norm_statistics
 from minires.kernels.cpu.pool import (
     adaptive_avg_pool2d,
     adaptive_avg_pool2d_input_grad,
@@ -15,7 +16,6 @@ from minires.kernels.cpu.pool import (
     sum_pool2d,
     sum_pool2d_input_grad,
 )
-from minires.kernels.cpu.special import erf
 from minires.kernels.reference import col2im, gather_planes, im2col
 
 __all__ = [

@@ -7,7 +7,7 @@ arrays only, so that there is one compiled version for each dtype.
 
 Why not Numba's own parallel loops: their threads spin for milliseconds after each loop, waiting for the next, and so do
 the threads of BLAS. Convolution goes back and forth between the two, and each pool then burns the cores that the other
-needs. On a busy two-core machine that made it forty times slower; threads that sleep while they wait are not hurt.
+needs: on two busy cores one convolution took a hundred times as long. Threads that sleep while they wait are not hurt.
 Nor do they end the process when two Python threads compute at once, or after a fork, as some of Numba's layers do.
 """
 

@@ -1,4 +1,4 @@
-"""Batch norm with residual and ReLU in as few passes over memory as there can be, and the ReLU alone.
+"""Batch norm with residual and ReLU in as few passes over memory as there can be.
 
 In channels-last memory x is a matrix of M pixels by C channels, cut into chunks of rows that fit in cache.
 
@@ -95,22 +95,6 @@ def batch_norm_grad(
     return _unrows(dx, x), dweight.astype(x.dtype), dbias.astype(x.dtype), dresidual
 
 
-def relu(x: Array) -> Array:
-    """max(x, 0), elementwise, any shape; a NaN stays NaN."""
-    flat = _flat(x)
-    y = np.empty_like(flat)
-    launch(_relu, flat.size, flat.size, flat, y)
-    return _unflat(y, x)
-
-
-def relu_grad(dy: Array, y: Array) -> Array:
-    """Gradient of `relu` from its output: dy where y is positive or NaN, else 0."""
-    g, output = _flat(dy), _flat(y)
-    dx = np.empty_like(g)
-    launch(_relu_grad, g.size, 2 * g.size, g, output, dx)
-    return _unflat(dx, dy)
-
-
 def _rows(x: Array) -> Array:
     """(N, C, ...) -> (M / k, k * C): pixels by channels, k pixels to a row where C alone is short for a vector loop."""
     channels = x.shape[1]
@@ -133,16 +117,6 @@ def _chunks(rows: Array) -> tuple[int, int]:
     """(rows to a chunk, number of chunks)."""
     height = max(1, CHUNK_BYTES // max(1, rows.itemsize * rows.shape[1]))
     return height, -(-rows.shape[0] // height)
-
-
-def _flat(x: Array) -> Array:
-    """All elements in one row, channels innermost in four dimensions."""
-    return np.ascontiguousarray(x.transpose(0, 2, 3, 1) if x.ndim == 4 else x).reshape(-1)
-
-
-def _unflat(flat: Array, x: Array) -> Array:
-    """Undo `_flat`."""
-    return _unrows(flat, x) if x.ndim == 4 else flat.reshape(x.shape)
 
 
 @kernel
@@ -197,15 +171,3 @@ def _input_grad(start, stop, height, g, x, mean, scale, shift, slope, training, 
         else:
             for c in range(mean.size):
                 dx[i, c] = g[i, c] * scale[c]
-
-
-@kernel
-def _relu(start, stop, x, y):
-    for i in range(start, stop):
-        y[i] = 0 if x[i] <= 0 else x[i]
-
-
-@kernel
-def _relu_grad(start, stop, dy, y, dx):
-    for i in range(start, stop):
-        dx[i] = 0 if y[i] <= 0 else dy[i]

@@ -58,7 +58,8 @@ def conv2d(x: Array, w: Array, geometry: Conv2dGeometry) -> Array:
     columns = im2col(x, geometry).reshape(n, g, k, p * q)
     w_matrix = w.reshape(g, o // g, k)
     y = array_module(x).matmul(columns.swapaxes(2, 3), w_matrix.swapaxes(1, 2))  # (N, G, PQ, O/G)
-    return from_nhwc(y.swapaxes(1, 2).reshape(n, p, q, o))  # (N, PQ, G, O/G): channels innermost
+    y = y.swapaxes(1, 2).reshape(n, p, q, o)  # from (N, PQ, G, O/G)
+    return channels_last(from_nhwc(y))
 
 
 def conv2d_input_grad(dy: Array, w: Array, geometry: Conv2dGeometry) -> Array:

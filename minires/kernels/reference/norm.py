@@ -77,7 +77,7 @@ def batch_norm_grad(
     """
     xp = array_module(x)
     axes, count = _all_but_channel(x), _count(x)
-    g = dy if y is None else relu_grad(dy, y)
+    g = dy if y is None else channels_last(relu_grad(dy, y))
     x_hat = (x - _per_channel(mean, x)) * _per_channel(invstd, x)
     dbias = g.sum(axis=axes, dtype=xp.float64)
     dweight = (g * x_hat).sum(axis=axes, dtype=xp.float64)
@@ -91,7 +91,8 @@ def batch_norm_grad(
 
 def relu(x: Array) -> Array:
     """max(x, 0), elementwise, any shape; a NaN stays NaN."""
-    y = array_module(x).maximum(x, 0)
+    xp = array_module(x)
+    y = xp.asarray(xp.maximum(x, 0))  # NumPy makes a scalar of a 0-dimensional result
     return channels_last(y) if x.ndim == 4 else y
 
 

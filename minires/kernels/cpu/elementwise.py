@@ -1,0 +1,66 @@
+"""Elementwise kernels: the ReLU and the error function over all numbers in a row, in memory order."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from minires.device import Array
+from minires.kernels.cpu.launch import kernel, launch
+from minires.kernels.layout import from_nhwc, to_nhwc
+
+
+def relu(x: Array) -> Array:
+    """max(x, 0), any shape; a NaN stays NaN."""
+    flat = _flat(x)
+    y = np.empty_like(flat)
+    launch(_relu, flat.size, flat.size, flat, y)
+    return _unflat(y, x)
+
+
+def relu_grad(dy: Array, y: Array) -> Array:
+    """Gradient of `relu` from its output: dy where y is positive or NaN, else 0."""
+    g, output = _flat(dy), _flat(y)
+    dx = np.empty_like(g)
+    launch(_relu_grad, g.size, 2 * g.size, g, output, dx)
+    return _unflat(dx, dy)
+
+
+def erf(x: Array) -> Array:
+    """Gauss error function, 2 / sqrt(pi) * integral from 0 to x of exp(-t^2) dt, any shape."""
+    flat = _flat(x)
+    y = np.empty_like(flat)
+    launch(_erf, flat.size, 8 * flat.size, flat, y)
+    return _unflat(y, x)
+
+
+def _flat(x: Array) -> Array:
+    """All elements in one row, channels innermost in four dimensions."""
+    return (to_nhwc(x) if x.ndim == 4 else np.ascontiguousarray(x)).reshape(-1)
+
+
+def _unflat(flat: Array, x: Array) -> Array:
+    """Undo `_flat`: the shape of x, channels-last in four dimensions."""
+    if x.ndim != 4:
+        return flat.reshape(x.shape)
+    n, c, h, w = x.shape
+    return from_nhwc(flat.reshape(n, h, w, c))
+
+
+@kernel
+def _relu(start, stop, x, y):
+    for i in range(start, stop):
+        y[i] = 0 if x[i] <= 0 else x[i]
+
+
+@kernel
+def _relu_grad(start, stop, dy, y, dx):
+    for i in range(start, stop):
+        dx[i] = 0 if y[i] <= 0 else dy[i]
+
+
+@kernel
+def _erf(start, stop, x, y):
+    for i in range(start, stop):
+        y[i] = math.erf(x[i])

@@ -1,0 +1,139 @@
+"""The kernel modules as a whole: equal signatures, nothing compiled at import, threads that share work and errors."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import os
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from kernel_cases import always_threaded, both_modules, normal, relative_error  # noqa: F401 (a fixture)
+
+from minires.kernels import cpu, kernels_for, reference, use_reference
+from minires.kernels.cpu import launch
+from minires.kernels.geometry import Conv2dGeometry
+
+
+def test_reference_and_cpu_offer_the_same_functions():
+    assert reference.__all__ == cpu.__all__
+
+
+@pytest.mark.parametrize("name", reference.__all__)
+def test_signatures_are_equal(name):
+    assert inspect.signature(getattr(reference, name)) == inspect.signature(getattr(cpu, name))
+
+
+def test_kernels_for_picks_the_compiled_module_unless_told_otherwise():
+    x = np.zeros(3)
+    assert kernels_for(x) is cpu
+    with use_reference():
+        assert kernels_for(x) is reference
+    assert kernels_for(x) is cpu
+
+
+@both_modules
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("shape", [(), (7,), (2, 3, 4, 5), (0, 2)], ids=str)
+def test_erf(kernels, dtype, shape):
+    x = np.asarray(normal(*shape), dtype)
+    expected = np.array([math.erf(value) for value in x.ravel()], dtype).reshape(shape)
+    assert kernels.erf(x).dtype == dtype
+    assert relative_error(kernels.erf(x), expected) < 4 * np.finfo(dtype).eps
+
+
+def test_import_compiles_nothing():
+    program = (
+        "from minires.kernels import cpu; from numba.core.dispatcher import Dispatcher\n"
+        "from minires.kernels.cpu import conv, elementwise, norm, patches, pool\n"
+        "kernels = [f for m in (elementwise, norm, patches, pool) for f in vars(m).values()"
+        " if isinstance(f, Dispatcher)]\n"
+        "assert len(kernels) >= 10 and not any(f.signatures for f in kernels)"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_each_kernel_is_compiled_once_for_a_dtype():
+    geometry = Conv2dGeometry((2, 4, 5, 5), (4, 4, 3, 3), padding=((1, 1), (1, 1)))
+    x, w = normal(2, 4, 5, 5), normal(4, 4, 3, 3)
+    for array in (x, x[::-1], x.transpose(0, 1, 3, 2), np.asfortranarray(x)):
+        cpu.conv2d(array, w, geometry)
+        cpu.relu(array)
+    for function in (cpu.conv.gather_patches, cpu.elementwise._relu):
+        dtypes = [signature[-1].dtype for signature in function.signatures]
+        assert len(dtypes) == len(set(dtypes))
+
+
+@pytest.mark.parametrize(("items", "threads"), [(0, 3), (1, 3), (2, 3), (3, 3), (10, 3), (10, 1), (5, 8)])
+def test_launch_covers_every_item_once(monkeypatch, items, threads):
+    monkeypatch.setattr(launch, "SERIAL_WORK", 0)
+    monkeypatch.setattr(launch, "_threads", threads)
+    done = np.zeros(items, int)
+
+    def mark(start, stop):
+        done[start:stop] += 1
+
+    launch.launch(mark, items, 1)
+    assert np.all(done == 1)
+
+
+def test_little_work_stays_in_the_calling_thread(monkeypatch):
+    monkeypatch.setattr(launch, "_threads", 4)
+    seen = []
+    launch.launch(lambda start, stop: seen.append(threading.current_thread()), 100, launch.SERIAL_WORK - 1)
+    assert seen == [threading.current_thread()]
+
+
+def test_an_error_in_any_thread_reaches_the_caller(always_threaded):  # noqa: F811
+    def fail_at_the_end(start, stop):
+        if stop == 9:
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        launch.launch(fail_at_the_end, 9, 1)
+
+
+def test_number_of_threads_must_be_positive():
+    with pytest.raises(ValueError, match="at least 1, got 0"):
+        launch.set_num_threads(0)
+
+
+def test_several_python_threads_may_compute_at_once(always_threaded):  # noqa: F811
+    geometry = Conv2dGeometry((4, 8, 12, 12), (8, 8, 3, 3), padding=((1, 1), (1, 1)))
+    inputs = [normal(4, 8, 12, 12, seed=seed) for seed in range(8)]
+    w = normal(8, 8, 3, 3)
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(lambda x: cpu.relu(cpu.conv2d(x, w, geometry)), inputs * 4))
+    for x, y in zip(inputs * 4, results, strict=True):
+        assert relative_error(y, np.maximum(reference.conv2d(x, w, geometry), 0)) < 1e-12
+
+
+def test_blas_gets_its_threads_back_when_the_last_user_leaves():
+    before = [library["num_threads"] for library in launch._blas.info()]
+    first, second = launch.serial_blas(), launch.serial_blas()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert all(library["num_threads"] == 1 for library in launch._blas.info())
+    second.__exit__(None, None, None)
+    assert [library["num_threads"] for library in launch._blas.info()] == before
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+def test_kernels_run_in_a_forked_child():
+    program = (
+        "import os, numpy as np\n"
+        "from minires.kernels.cpu import launch, relu\n"
+        "launch.set_num_threads(2)\n"
+        "x = np.ones((1 << 18,), np.float32)\n"
+        "relu(x)\n"
+        "child = os.fork()\n"
+        "if child == 0:\n"
+        "    os._exit(0 if relu(x).sum() == x.size else 1)\n"
+        "assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0\n"
+    )
+    subprocess.run([sys.executable, "-W", "ignore", "-c", program], check=True, timeout=60)

@@ -1,0 +1,167 @@
+"""The convolution kernels against PyTorch, over geometries that differ in every parameter."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from kernel_cases import (
+    MEMORY_ORDERS,
+    always_threaded,  # noqa: F401 (a fixture)
+    both_modules,
+    lies_channels_last,
+    normal,
+    relative_error,
+)
+
+from minires.kernels import cpu, reference
+from minires.kernels.cpu import conv
+from minires.kernels.geometry import Conv2dGeometry
+
+# input (N, C, H, W), weight (O, C/G, R, S), stride, ((top, bottom), (left, right)), dilation, groups
+GEOMETRIES = {
+    "3x3": ((2, 4, 7, 9), (6, 4, 3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1), 1),
+    "3x3 stride 2": ((2, 4, 8, 9), (6, 4, 3, 3), (2, 2), ((1, 1), (1, 1)), (1, 1), 1),
+    "1x1": ((2, 4, 5, 6), (3, 4, 1, 1), (1, 1), ((0, 0), (0, 0)), (1, 1), 1),
+    "1x1 stride 2": ((2, 4, 5, 6), (3, 4, 1, 1), (2, 2), ((0, 0), (0, 0)), (1, 1), 1),
+    "1x1 padded after": ((2, 4, 5, 6), (3, 4, 1, 1), (1, 1), ((0, 1), (0, 2)), (1, 1), 1),
+    "1x1 padded before": ((2, 4, 5, 6), (3, 4, 1, 1), (1, 1), ((1, 0), (2, 0)), (1, 1), 1),
+    "7x7 stride 2 stem": ((1, 3, 15, 17), (4, 3, 7, 7), (2, 2), ((3, 3), (3, 3)), (1, 1), 1),
+    "even kernel": ((2, 3, 6, 7), (5, 3, 4, 2), (1, 1), ((0, 0), (0, 0)), (1, 1), 1),
+    "uneven everything": ((3, 4, 8, 7), (6, 2, 3, 2), (2, 1), ((0, 1), (3, 2)), (1, 2), 2),
+    "dilated": ((2, 3, 9, 9), (4, 3, 3, 3), (1, 1), ((2, 2), (2, 2)), (2, 2), 1),
+    "dilated stride 3": ((2, 3, 11, 10), (4, 3, 3, 2), (3, 3), ((2, 2), (3, 3)), (2, 3), 1),
+    "padding beyond the kernel": ((1, 3, 5, 6), (2, 3, 2, 2), (3, 2), ((4, 4), (5, 5)), (2, 1), 1),
+    "padding beyond, stride 1": ((1, 3, 5, 6), (2, 3, 2, 2), (1, 1), ((4, 3), (5, 6)), (2, 1), 1),
+    "padding beyond the input": ((2, 2, 1, 1), (3, 2, 3, 3), (1, 1), ((2, 2), (2, 2)), (1, 1), 1),
+    "stride beyond the kernel": ((2, 2, 9, 9), (3, 2, 2, 2), (4, 3), ((0, 0), (0, 0)), (1, 1), 1),
+    "grouped": ((2, 8, 6, 5), (12, 2, 3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1), 4),
+    "grouped 1x1": ((2, 6, 5, 5), (4, 3, 1, 1), (1, 1), ((0, 0), (0, 0)), (1, 1), 2),
+    "grouped stride 2": ((2, 8, 6, 5), (4, 2, 3, 3), (2, 2), ((1, 1), (1, 1)), (1, 1), 4),
+    "depthwise": ((2, 5, 6, 7), (5, 1, 3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1), 5),
+    "depthwise, two filters, stride 2": ((2, 3, 6, 7), (6, 1, 3, 3), (2, 2), ((1, 1), (1, 1)), (1, 1), 3),
+    "whole-plane kernel": ((2, 3, 4, 5), (7, 3, 4, 5), (1, 1), ((0, 0), (0, 0)), (1, 1), 1),
+    "one of everything": ((1, 1, 1, 1), (1, 1, 1, 1), (1, 1), ((0, 0), (0, 0)), (1, 1), 1),
+    "batch 0": ((0, 4, 6, 6), (6, 2, 3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1), 2),
+    "batch 0, stride 2": ((0, 4, 6, 6), (6, 4, 3, 3), (2, 2), ((1, 1), (1, 1)), (1, 1), 1),
+    "batch 0, 1x1": ((0, 4, 6, 6), (6, 4, 1, 1), (1, 1), ((0, 0), (0, 0)), (1, 1), 1),
+}
+over_geometries = pytest.mark.parametrize(
+    "geometry", [Conv2dGeometry(*row) for row in GEOMETRIES.values()], ids=list(GEOMETRIES)
+)
+over_dtypes = pytest.mark.parametrize(("dtype", "tolerance"), [(np.float64, 1e-12), (np.float32, 2e-6)])
+
+
+def arrays(geometry, dtype=np.float64):
+    shapes = geometry.input_shape, geometry.weight_shape, geometry.output_shape
+    return [normal(*shape, seed=seed, dtype=dtype) for seed, shape in enumerate(shapes)]
+
+
+def three_maps(kernels, x, w, dy, geometry):
+    return (
+        kernels.conv2d(x, w, geometry),
+        kernels.conv2d_input_grad(dy, w, geometry),
+        kernels.conv2d_weight_grad(x, dy, geometry),
+    )
+
+
+def torch_maps(x, w, dy, geometry):
+    """y, dx and dw in double precision."""
+    x, w, dy = (torch.tensor(a, dtype=torch.float64, requires_grad=True) for a in (x, w, dy))
+    rows, cols = geometry.padding
+    y = F.conv2d(F.pad(x, cols + rows), w, None, geometry.stride, 0, geometry.dilation, geometry.groups)
+    return [a.detach().numpy() for a in (y, *torch.autograd.grad(y, (x, w), dy))]
+
+
+@both_modules
+@over_dtypes
+@over_geometries
+def test_convolution_and_its_gradients_equal_torch(kernels, dtype, tolerance, geometry):
+    x, w, dy = arrays(geometry, dtype)
+    for actual, expected in zip(three_maps(kernels, x, w, dy, geometry), torch_maps(x, w, dy, geometry), strict=True):
+        assert actual.dtype == dtype
+        assert relative_error(actual, expected) < tolerance
+
+
+@over_geometries
+def test_blocks_and_threads_change_nothing_but_rounding(monkeypatch, always_threaded, geometry):  # noqa: F811
+    monkeypatch.setattr(conv, "BLOCK_BYTES", 1)  # one output row to a block
+    x, w, dy = arrays(geometry)
+    for actual, expected in zip(three_maps(cpu, x, w, dy, geometry), torch_maps(x, w, dy, geometry), strict=True):
+        assert relative_error(actual, expected) < 1e-12
+
+
+@both_modules
+@pytest.mark.parametrize("order", MEMORY_ORDERS)
+@pytest.mark.parametrize("name", ["3x3", "1x1", "uneven everything", "depthwise", "grouped stride 2"])
+def test_memory_order_of_the_inputs_does_not_matter(kernels, order, name):
+    geometry = Conv2dGeometry(*GEOMETRIES[name])
+    x, w, dy = arrays(geometry)
+    reordered = [MEMORY_ORDERS[order](a) for a in (x, w, dy)]
+    results = three_maps(kernels, *reordered, geometry)
+    for actual, expected in zip(results, torch_maps(x, w, dy, geometry), strict=True):
+        assert relative_error(actual, expected) < 1e-12
+    y, dx, dw = results
+    assert lies_channels_last(y)
+    assert lies_channels_last(dx)
+    assert dw.transpose(2, 3, 1, 0).flags.c_contiguous
+    for given, original in zip(reordered, (x, w, dy), strict=True):
+        assert np.array_equal(given, original), "an input was written to"
+
+
+@both_modules
+@over_geometries
+def test_input_gradient_is_the_transpose(kernels, geometry):
+    x, w, dy = arrays(geometry)
+    y, dx, dw = three_maps(kernels, x, w, dy, geometry)
+    inner = (y * dy).sum()
+    assert np.isclose((x * dx).sum(), inner, rtol=1e-12, atol=1e-12)
+    assert np.isclose((w * dw).sum(), inner, rtol=1e-12, atol=1e-12)
+
+
+@both_modules
+def test_second_run_gives_the_same_bits(kernels, always_threaded):  # noqa: F811
+    geometry = Conv2dGeometry((8, 16, 16, 16), (16, 16, 3, 3), padding=((1, 1), (1, 1)))
+    x, w, dy = arrays(geometry, np.float32)
+    first, second = (three_maps(kernels, x, w, dy, geometry) for _ in range(2))
+    assert all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@both_modules
+def test_nan_and_inf_reach_just_the_windows_they_lie_in(kernels, bad):
+    geometry = Conv2dGeometry((1, 1, 6, 6), (1, 1, 3, 3), padding=((1, 1), (1, 1)))
+    x, w = np.ones((1, 1, 6, 6)), np.ones((1, 1, 3, 3))
+    x[0, 0, 2, 3] = bad
+    finite = np.isfinite(kernels.conv2d(x, w, geometry)[0, 0])
+    assert not finite[1:4, 2:5].any()
+    assert finite.sum() == 36 - 9
+
+
+UNFOLDS = {
+    "3x3": ((2, 3, 5, 6), (3, 3), (1, 1), (1, 1), (1, 1)),
+    "uneven": ((1, 4, 7, 8), (2, 3), (2, 1), (0, 2), (1, 2)),
+    "wide stride": ((2, 1, 9, 9), (2, 2), (3, 4), (1, 0), (2, 1)),
+}
+
+
+@both_modules
+@pytest.mark.parametrize("row", UNFOLDS.values(), ids=list(UNFOLDS))
+def test_im2col_and_col2im_equal_unfold_and_fold(kernels, row):
+    shape, kernel_size, stride, padding, dilation = row
+    geometry = Conv2dGeometry(shape, (1, shape[1], *kernel_size), stride, tuple((p, p) for p in padding), dilation)
+    x = normal(*shape)
+    columns = F.unfold(torch.tensor(x), kernel_size, dilation, padding, stride)
+    assert np.array_equal(kernels.im2col(x, geometry), columns.numpy())
+    image = F.fold(columns, shape[2:], kernel_size, dilation, padding, stride)
+    actual = kernels.col2im(columns.numpy(), geometry)
+    assert relative_error(actual, image.numpy()) < 1e-14
+    assert lies_channels_last(actual)
+
+
+def test_reference_is_im2col_times_filters():
+    geometry = Conv2dGeometry((2, 3, 5, 5), (4, 3, 3, 3), padding=((1, 1), (1, 1)))
+    x, w, _ = arrays(geometry)
+    y = np.einsum("ok,nkp->nop", w.reshape(4, -1), reference.im2col(x, geometry))
+    assert relative_error(reference.conv2d(x, w, geometry), y.reshape(2, 4, 5, 5)) < 1e-14
