@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from minires.autograd import Tensor, is_grad_enabled
-from minires.device import generator, to_device
+from minires.device import Array, generator, to_device
 from minires.ops.arithmetic import add, div, mul, sub
 from minires.ops.broadcast import check_broadcast
 from minires.ops.clamp import clamp
@@ -34,12 +34,27 @@ def _refuse_recorded(name: str, *operands: Any) -> None:
         )
 
 
+def _target(name: str, input: Tensor) -> Array:
+    """The array to write to, if each of its elements has memory of its own."""
+    array = input.array
+    shared = any(n > 1 and stride == 0 for n, stride in zip(array.shape, array.strides, strict=True))
+    if shared or not getattr(array.flags, "writeable", True):
+        raise RuntimeError(f"{name}: an expanded or read-only Tensor cannot be changed in place: clone() it first")
+    return input.writable_array()
+
+
+def _random_target(name: str, input: Tensor) -> Array:
+    if not input.is_floating_point():
+        raise RuntimeError(f"{name} draws floats, which cannot be stored in a Tensor of {input.dtype}")
+    return _target(name, input)
+
+
 def _store(name: str, function: Callable, input: Tensor, *operands: Any, **options: Any) -> Tensor:
     """input <- function(input, *operands), in the memory and dtype of ``input``."""
     _refuse_recorded(name, *operands)
     check_broadcast(name, input, *operands)
     _check_storable(name, input, *operands)
-    target = input.writable_array()
+    target = _target(name, input)
     result = function(input.detach(), *operands, **options)
     _check_result_shape(name, result.shape, input)
     target[...] = result.array
@@ -126,7 +141,7 @@ def copy_(input: Tensor, source: Tensor, non_blocking: bool = False) -> Tensor:
 def _assign(name: str, input: Tensor, value: Any, index: Any = ...) -> Tensor:
     """``input[index] = value`` for an index that arrays understand."""
     _refuse_recorded(name, value)
-    target = input.writable_array()
+    target = _target(name, input)
     if isinstance(value, Tensor):
         value = to_device(value.array, input.device)
     elif not isinstance(value, (bool, int, float, np.generic)):
@@ -145,7 +160,7 @@ def clamp_(input: Tensor, min: Any = None, max: Any = None) -> Tensor:
 
 def masked_fill_(input: Tensor, mask: Tensor, value: Any) -> Tensor:
     """Set the elements where the boolean ``mask`` holds to ``value``, in place."""
-    target = input.writable_array()
+    target = _target("masked_fill_", input)
     result = masked_fill(input.detach(), mask, value)
     _check_result_shape("masked_fill_", result.shape, input)
     target[...] = result.array
@@ -162,7 +177,7 @@ def normal_(input: Tensor, mean: float = 0.0, std: float = 1.0) -> Tensor:
     """
     if std < 0:
         raise RuntimeError(f"normal_: a standard deviation must not be negative, got {std}")
-    input.writable_array()[...] = generator(input.device).standard_normal(input.shape) * std + mean
+    _random_target("normal_", input)[...] = generator(input.device).standard_normal(input.shape) * std + mean
     return input
 
 
@@ -176,7 +191,7 @@ def uniform_(input: Tensor, a: float = 0.0, b: float = 1.0) -> Tensor:
     """
     if a > b:
         raise RuntimeError(f"uniform_: the lower limit {a} exceeds the upper limit {b}")
-    input.writable_array()[...] = generator(input.device).random(input.shape) * (b - a) + a
+    _random_target("uniform_", input)[...] = generator(input.device).random(input.shape) * (b - a) + a
     return input
 
 
@@ -186,5 +201,5 @@ def setitem(input: Tensor, index: Any, value: Any) -> None:
     if arrays is None:
         _assign("assignment", input, value, basic)
     else:
-        view = Tensor(input.writable_array()[basic])
+        view = Tensor(_target("assignment", input)[basic])
         _assign("assignment", view, value, arrays)

@@ -97,13 +97,22 @@ def matched(name: str, *operands: Any, to_float: bool = False) -> tuple:
     TypeError
         If an operand is neither a Tensor nor a number.
     """
-    first = operands[0]
-    if isinstance(first, Tensor):  # the common case at little cost: equal shapes and dtypes, nothing to do
-        shape, dtype = first.array.shape, first.array.dtype
-        if (dtype.kind == "f" or not to_float) and all(
-            isinstance(other, Tensor) and other.array.shape == shape and other.array.dtype == dtype
-            for other in operands[1:]
-        ):
-            return operands
+    if _match_already(operands):
+        return operands
     check_broadcast(name, *operands)
     return promote(*operands, to_float=to_float)
+
+
+def _match_already(operands: tuple) -> bool:
+    """Whether these are floats of one shape and dtype, and plain numbers: the common case, made quick."""
+    shape = dtype = None
+    for operand in operands:
+        if isinstance(operand, Tensor):
+            array = operand.array
+            if dtype is None:
+                shape, dtype = array.shape, array.dtype
+            elif array.shape != shape or array.dtype != dtype:
+                return False
+        elif type(operand) is not float and type(operand) is not int:
+            return False
+    return dtype is not None and dtype.kind == "f"
