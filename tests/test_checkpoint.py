@@ -214,7 +214,7 @@ def test_missing_file_and_folder(tmp_path):
     ("net", "message"),
     [
         (small_net(5), r"0\.weight has shape \(3, 4\) instead of \(5, 4\) and 6 more"),
-        (nn.Sequential(nn.Linear(4, 3)), r"has an unknown 1\.weight"),
+        (nn.Sequential(nn.Linear(4, 3)), r"has an unknown 1\.bias and 6 more"),
         (nn.Sequential(*small_net(), nn.Linear(2, 2)), r"lacks 3\.weight and 1 more"),
     ],
     ids=["shapes", "unknown", "missing"],

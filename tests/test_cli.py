@@ -129,21 +129,16 @@ def test_grey_images(tmp_path):
 
 
 def test_a_resumed_run_ends_where_the_uninterrupted_one_does(run, pictures, tmp_path, monkeypatch):
-    from minires.training import RunFolder
+    from minires.training import Trainer
 
-    record = RunFolder.record
-
-    def stop_after_the_first(self, *arguments):
-        record(self, *arguments)
+    def interrupted(self):
+        self.on_epoch(self._train_epoch())
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(RunFolder, "record", stop_after_the_first)
-    result = minires(
-        *("train", "--data", "imagefolder", "--root", pictures, "--batch-size", 8, "--out", tmp_path, "--epochs", 2),
-        status=130,
-    )
-    assert "interrupted" in result.stderr
-    assert f"--resume {tmp_path / 'last.safetensors'}" in result.stderr
+    monkeypatch.setattr(Trainer, "fit", interrupted)
+    options = ["--data", "imagefolder", "--root", pictures, "--batch-size", 8, "--out", tmp_path, "--epochs", 2]
+    result = minires("train", *options, status=130)
+    assert f"go on with: minires train --resume {tmp_path / 'last.safetensors'}" in result.stderr
     monkeypatch.undo()
     resumed = minires("train", "--resume", tmp_path / "last.safetensors", "--root", pictures)
     assert "going on after step 2" in resumed.stdout

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from minires import nn
-from minires.autograd import Tensor, is_grad_enabled
+from minires.autograd import Function, Tensor, is_grad_enabled
 from minires.data import DataLoader, Shapes, TensorDataset
 from minires.data import transforms as T
 from minires.device import manual_seed
@@ -167,15 +167,27 @@ class Log(nn.Module):
         return self.fc(x.log())
 
 
-class SquareRoot(nn.Module):
-    """sqrt(x w): finite at x = 0, but its gradient is not."""
+class Explosive(Function):
+    """x -> x, with a gradient that is infinite where x is 0."""
+
+    def forward(self, x):
+        self.save(x)
+        return x.copy()
+
+    def backward(self, dy):
+        (x,) = self.saved
+        return Tensor(np.where(x.array == 0, np.float32(np.inf), dy.array))
+
+
+class WithExplosive(nn.Module):
+    """The loss stays finite, the gradient does not."""
 
     def __init__(self):
         super().__init__()
         self.weight = nn.Parameter(Tensor(np.ones((1, 2), np.float32)))
 
     def forward(self, x):
-        return (x[:, :1] * self.weight).sqrt()
+        return Explosive()(x[:, :1] * self.weight)
 
 
 def points_with(value, at):
@@ -189,7 +201,7 @@ def points_with(value, at):
     [
         (Log, -1.0, "Log", "the loss is nan; Log made NaN in its forward pass"),
         (Log, np.nan, "Log", "NaN entered Log"),
-        (SquareRoot, 0.0, "Sqrt", "a gradient is not finite; Sqrt made .* in its backward pass"),
+        (WithExplosive, 0.0, "Explosive", "a gradient is not finite; Explosive made Inf in its backward pass"),
     ],
 )
 def test_nan_names_the_op_and_the_step(net, value, op, message):

@@ -163,7 +163,7 @@ class Checkpoint:
             return cls(
                 model={
                     name.removeprefix("model."): Tensor(array)
-                    for name, array in arrays.items()
+                    for name, array in sorted(arrays.items())
                     if name.startswith("model.")
                 },
                 optimizer=unpack(content["optimizer"], arrays),
