@@ -1,6 +1,6 @@
 """minires: ResNets on a from-scratch autograd engine, with hand-written backward passes on NumPy and CuPy."""
 
-from minires import autograd, ops
+from minires import autograd, models, nn, ops, optim
 from minires.autograd import Tensor, enable_grad, is_grad_enabled, no_grad, set_grad_enabled
 from minires.autograd.creation import (
     arange,
@@ -45,8 +45,10 @@ from minires.dtypes import (
     short,
     uint8,
 )
+from minires.kernels import use_reference
 from minires.ops.activation import relu
 from minires.ops.arithmetic import add, div, floor_divide, mul, neg, pow, remainder, sub
+from minires.ops.batch_norm import unfused
 from minires.ops.broadcast import broadcast_to
 from minires.ops.clamp import clamp, maximum, minimum
 from minires.ops.comparison import (
@@ -204,17 +206,20 @@ __all__ = [
     "min",
     "minimum",
     "mm",
+    "models",
     "movedim",
     "mul",
     "narrow",
     "ne",
     "neg",
+    "nn",
     "no_grad",
     "nonzero",
     "norm",
     "ones",
     "ones_like",
     "ops",
+    "optim",
     "permute",
     "pow",
     "rand",
@@ -254,7 +259,9 @@ __all__ = [
     "trunc",
     "uint8",
     "unbind",
+    "unfused",
     "unsqueeze",
+    "use_reference",
     "var",
     "where",
     "zeros",

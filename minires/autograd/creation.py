@@ -173,7 +173,7 @@ def randint(low: int, high: Any = None, size: tuple = (), dtype: Any = np.int64,
 
 def randperm(n: int, device: DeviceLike = None) -> Tensor:
     """Return a random permutation of 0 ... n - 1."""
-    return Tensor(generator(device).permutation(n).astype(np.int64))
+    return Tensor(generator(device).random(n).argsort())  # CuPy's generators have no permutation
 
 
 def zeros_like(input: Tensor, dtype: Any = None, requires_grad: bool = False) -> Tensor:
