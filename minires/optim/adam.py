@@ -1,0 +1,127 @@
+"""Adam and AdamW: steps scaled by running means of the gradient and of its square."""
+
+from __future__ import annotations
+
+import math
+from numbers import Real
+from typing import Any
+
+from minires.autograd import Tensor
+from minires.device import Array, array_module
+from minires.optim.optimizer import Optimizer, Options, Params, check_at_least_zero
+
+
+class Adam(Optimizer):
+    """Adam (Kingma and Ba 2015, algorithm 1), as ``torch.optim.Adam``. In step t,
+
+        d = gradient + weight_decay * parameter
+        m = beta1 * m + (1 - beta1) * d
+        v = beta2 * v + (1 - beta2) * d^2
+        parameter -= lr * (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + eps)
+
+    Parameters
+    ----------
+    params : see `Optimizer`.
+    lr : learning rate.
+    betas : (beta1, beta2), how much of the running means is kept in each step.
+    eps : keeps the quotient finite.
+    weight_decay : L2 penalty.
+    amsgrad : divide by the largest v so far (Reddi et al. 2018).
+    maximize : climb instead of descend.
+
+    Raises
+    ------
+    ValueError
+        If an option is negative or not a number, or a beta is not in [0, 1).
+    """
+
+    decoupled_weight_decay = False
+
+    def __init__(
+        self,
+        params: Params,
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0,
+        amsgrad: bool = False,
+        *,
+        maximize: bool = False,
+    ):
+        defaults = {
+            "lr": lr,
+            "betas": betas,
+            "eps": eps,
+            "weight_decay": weight_decay,
+            "amsgrad": amsgrad,
+            "maximize": maximize,
+        }
+        super().__init__(params, defaults)
+
+    def check_options(self, options: Options) -> None:
+        """Raise ValueError if an option of a group has no sensible value."""
+        check_at_least_zero(options, "lr", "eps", "weight_decay")
+        betas = options["betas"]
+        if len(betas) != 2 or not all(isinstance(beta, Real) and 0 <= beta < 1 for beta in betas):
+            raise ValueError(f"betas must be two numbers from 0 to below 1, got {betas}")
+
+    def update(self, parameter: Array, gradient: Array, state: dict[str, Any], options: Options) -> None:
+        """Move ``parameter`` against its gradient."""
+        xp = array_module(parameter)
+        if not state:
+            state["step"] = 0
+            names = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq") if options["amsgrad"] else ("exp_avg", "exp_avg_sq")
+            state.update({name: Tensor(xp.zeros_like(parameter)) for name in names})
+        state["step"] = t = int(state["step"]) + 1
+        lr, weight_decay = float(options["lr"]), float(options["weight_decay"])
+        beta1, beta2 = (float(beta) for beta in options["betas"])
+        product = self.scratch(parameter)
+
+        direction = gradient
+        if options["maximize"]:
+            direction = xp.negative(gradient, out=self.scratch(parameter, 1))
+        if weight_decay and self.decoupled_weight_decay:
+            parameter *= 1 - lr * weight_decay
+        elif weight_decay:
+            xp.multiply(parameter, weight_decay, out=product)
+            direction = xp.add(direction, product, out=self.scratch(parameter, 1))
+
+        mean, square = state["exp_avg"].array, state["exp_avg_sq"].array
+        mean *= beta1
+        mean += xp.multiply(direction, 1 - beta1, out=product)
+        square *= beta2
+        xp.multiply(direction, direction, out=product)
+        product *= 1 - beta2
+        square += product
+        if options["amsgrad"]:
+            largest = state["max_exp_avg_sq"].array
+            square = xp.maximum(largest, square, out=largest)
+
+        xp.sqrt(square, out=product)
+        product /= math.sqrt(1 - beta2**t)
+        product += float(options["eps"])
+        xp.divide(mean, product, out=product)
+        product *= lr / (1 - beta1**t)
+        parameter -= product
+
+
+class AdamW(Adam):
+    """Adam with the weight decay taken out of the gradient (Loshchilov and Hutter 2019), as ``torch.optim.AdamW``.
+
+    parameter *= 1 - lr * weight_decay, then a step of `Adam` without weight decay. Parameters and errors are Adam's.
+    """
+
+    decoupled_weight_decay = True
+
+    def __init__(
+        self,
+        params: Params,
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 1e-2,
+        amsgrad: bool = False,
+        *,
+        maximize: bool = False,
+    ):
+        super().__init__(params, lr, betas, eps, weight_decay, amsgrad, maximize=maximize)
