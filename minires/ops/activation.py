@@ -13,6 +13,7 @@ from minires.device import Array, array_module
 from minires.kernels import kernels_for
 from minires.ops.clamp import clamp
 from minires.ops.pointwise import erf, exp, sigmoid, tanh
+from minires.ops.promotion import check_floating
 from minires.ops.where import Where, only_where
 
 
@@ -142,7 +143,7 @@ def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = Fals
     RuntimeError
         If the elements are not floating-point numbers.
     """
-    _check_floating("leaky_relu", input)
+    check_floating("leaky_relu", input)
     return LeakyReLU(negative_slope)(input)
 
 
@@ -154,7 +155,7 @@ def silu(input: Tensor, inplace: bool = False) -> Tensor:
     RuntimeError
         If the elements are not floating-point numbers.
     """
-    _check_floating("silu", input)
+    check_floating("silu", input)
     return SiLU()(input)
 
 
@@ -168,12 +169,7 @@ def gelu(input: Tensor, approximate: str = "none") -> Tensor:
     RuntimeError
         If the elements are not floating-point numbers, or ``approximate`` is neither "none" nor "tanh".
     """
-    _check_floating("gelu", input)
+    check_floating("gelu", input)
     if approximate not in ("none", "tanh"):
         raise RuntimeError(f'gelu: approximate must be "none" or "tanh", got {approximate!r}')
     return GELU()(input) if approximate == "none" else GELUTanh()(input)
-
-
-def _check_floating(name: str, input: Tensor) -> None:
-    if not input.is_floating_point():
-        raise RuntimeError(f"{name} needs floating-point numbers, got {input.dtype}: convert with .float() first")

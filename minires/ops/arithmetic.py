@@ -90,6 +90,7 @@ class Pow(Function):
             da = sum_to(da, self.input_shapes[0])
         if self.needs_grad[1]:
             settled = (b >= 0) & (a == 0)  # 0 ** b stays 0 (or 1 at b = 0): the derivative in b is 0, not 0 * -inf
+            logarithm: Any
             if isinstance(a, Tensor):
                 logarithm = log(where(settled, 1.0, a))
             elif a:

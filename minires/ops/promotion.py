@@ -55,7 +55,7 @@ def result_type(*operands: Any) -> np.dtype:
         else:
             weight, dtype = 2, _number_dtype(operand)
         by_weight[weight] = _combine(by_weight[weight], dtype)
-    result = None
+    result: np.dtype | None = None
     for dtype in by_weight:  # heaviest first
         if result is None or (dtype is not None and _KINDS[dtype.kind] > _KINDS[result.kind]):
             result = dtype
@@ -116,3 +116,9 @@ def _match_already(operands: tuple) -> bool:
         elif type(operand) is not float and type(operand) is not int:
             return False
     return dtype is not None and dtype.kind == "f"
+
+
+def check_floating(name: str, input: Tensor) -> None:
+    """Raise RuntimeError if the elements are no floating-point numbers."""
+    if not input.is_floating_point():
+        raise RuntimeError(f"{name} needs floating-point numbers, got {input.dtype}: convert with .float() first")

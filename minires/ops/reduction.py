@@ -20,6 +20,7 @@ from minires.ops.cast import cast
 from minires.ops.clamp import maximum, minimum
 from minires.ops.indexing import take_along
 from minires.ops.pointwise import sqrt
+from minires.ops.promotion import check_floating
 from minires.ops.where import where
 
 
@@ -107,7 +108,7 @@ def mean(input: Tensor, dim: Dim = None, keepdim: bool = False, *, dtype: Any = 
     """
     if dtype is not None:
         input = cast(input, dtype)
-    _check_floating("mean", input)
+    check_floating("mean", input)
     input, axes, keepdim = _prepared("mean", input, dim, keepdim)
     return Sum(axes, keepdim)(input) / (_count(input, axes) or math.nan)
 
@@ -138,7 +139,7 @@ def var(
         raise TypeError("var: unbiased and correction say the same: give one of them")
     if correction is None:
         correction = 0 if unbiased is False else 1
-    _check_floating("var", input)
+    check_floating("var", input)
     input, axes, keepdim = _prepared("var", input, dim, keepdim)
     deviation = input - mean(input, axes, keepdim=True)
     # No degrees of freedom leave 0 / 0, NaN, as in PyTorch.
@@ -167,7 +168,7 @@ def norm(input: Tensor, p: float | str = 2, dim: Dim = None, keepdim: bool = Fal
     ValueError
         For another p.
     """
-    _check_floating("norm", input)
+    check_floating("norm", input)
     if p in (2, "fro"):
         return _sqrt_flat_at_zero(sum(input * input, dim, keepdim))
     if p == 1:
@@ -308,11 +309,6 @@ def any(input: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
 
 def _count(input: Tensor, axes: Axes) -> int:
     return math.prod(input.shape[axis] for axis in axes)
-
-
-def _check_floating(name: str, input: Tensor) -> None:
-    if not input.is_floating_point():
-        raise RuntimeError(f"{name} needs floating-point numbers, got {input.dtype}: convert with .float() first")
 
 
 def _check_not_empty(name: str, input: Tensor, axes: Axes) -> None:

@@ -9,6 +9,7 @@ from minires.device import array_module
 from minires.ops.axes import Dim, normalized_axes, normalized_axis
 from minires.ops.cast import cast
 from minires.ops.pointwise import exp, log
+from minires.ops.promotion import check_floating
 
 
 class Softmax(Function):
@@ -75,8 +76,7 @@ def log_softmax(input: Tensor, dim: int, *, dtype: Any = None) -> Tensor:
 def _along_axis(function: Any, name: str, input: Tensor, dim: int, dtype: Any) -> Tensor:
     if dtype is not None:
         input = cast(input, dtype)
-    if not input.is_floating_point():
-        raise RuntimeError(f"{name} needs floating-point numbers, got {input.dtype}: convert it or pass dtype")
+    check_floating(name, input)
     axis = normalized_axis(name, dim, input.ndim or 1)
     if not input.numel():
         return input.clone()
@@ -93,8 +93,7 @@ def logsumexp(input: Tensor, dim: Dim, keepdim: bool = False) -> Tensor:
     IndexError
         If ``dim`` is out of range.
     """
-    if not input.is_floating_point():
-        raise RuntimeError(f"logsumexp needs floating-point numbers, got {input.dtype}: convert with .float() first")
+    check_floating("logsumexp", input)
     axes = normalized_axes("logsumexp", dim, input.ndim) or (0,)
     x = input if input.ndim else input.reshape(1)
     if not x.numel():

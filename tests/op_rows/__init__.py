@@ -1,38 +1,22 @@
-"""The rows of the op table, by kind of op."""
+"""The rows of the op table, by kind of op: one module each."""
 
-from op_rows import (
-    activation,
-    arithmetic,
-    clamp,
-    comparison,
-    conv,
-    indexing,
-    interpolate,
-    losses,
-    matmul,
-    norm,
-    pad,
-    pointwise,
-    pooling,
-    reduction,
-    shape,
-)
+from importlib import import_module
 
-MODULES = (
-    activation,
-    arithmetic,
-    clamp,
-    comparison,
-    conv,
-    indexing,
-    interpolate,
-    losses,
-    matmul,
-    norm,
-    pad,
-    pointwise,
-    pooling,
-    reduction,
-    shape,
-)
-ROWS = [row for module in MODULES for row in module.ROWS]
+MODULES = [
+    "activation",
+    "arithmetic",
+    "clamp",
+    "comparison",
+    "conv",
+    "indexing",
+    "interpolate",
+    "losses",
+    "matmul",
+    "norm",
+    "pad",
+    "pointwise",
+    "pooling",
+    "reduction",
+    "shape",
+]
+ROWS = [row for name in MODULES for row in import_module(f"op_rows.{name}").ROWS]
