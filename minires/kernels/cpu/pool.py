@@ -114,30 +114,32 @@ def _spread(dy: Array, input_shape: tuple[int, ...], rows: Array, cols: Array) -
 @kernel
 def _max_rows(start, stop, x, rows, cols, y, indices):
     """Output rows ``start`` to ``stop``, counted through all images."""
-    width = x.shape[2]
+    _, _, width, channels = x.shape
     for row in range(start, stop):
-        image, p = divmod(row, len(rows))
-        for q in range(len(cols)):
-            best, index = y[image, p, q], indices[image, p, q]
-            empty = True
-            for h in rows[p]:
-                for w in cols[q]:
-                    if h >= 0 and w >= 0:
-                        pixel = x[image, h, w]
-                        here = h * width + w
-                        if empty:
-                            for c in range(best.size):
-                                best[c] = pixel[c]
-                                index[c] = here
-                            empty = False
-                        else:
-                            for c in range(best.size):
-                                if pixel[c] > best[c] or pixel[c] != pixel[c]:  # greater, or a NaN
-                                    best[c] = pixel[c]
-                                    index[c] = here
-            if empty:
-                best[:] = -np.inf
-                index[:] = 0
+        image, p = divmod(row, rows.shape[0])
+        for q in range(cols.shape[0]):
+            first = -1  # flat index of the first pixel in the window
+            for i in range(rows.shape[1]):
+                for j in range(cols.shape[1]):
+                    h, w = rows[p, i], cols[q, j]
+                    if h < 0 or w < 0:
+                        continue
+                    here = h * width + w
+                    if first < 0:
+                        first = here
+                        for c in range(channels):
+                            y[image, p, q, c] = x[image, h, w, c]
+                            indices[image, p, q, c] = here
+                        continue
+                    for c in range(channels):
+                        # Loads and selections rather than a branch, so that the loop runs in vector lanes.
+                        value, best, index = x[image, h, w, c], y[image, p, q, c], indices[image, p, q, c]
+                        better = (value > best) | (value != value)  # a NaN is not equal to itself
+                        y[image, p, q, c] = value if better else best
+                        indices[image, p, q, c] = here if better else index
+            if first < 0:
+                y[image, p, q] = -np.inf
+                indices[image, p, q] = 0
 
 
 @kernel
@@ -152,26 +154,24 @@ def _scatter_planes(start, stop, dy, indices, dx):
 def _sum_rows(start, stop, x, rows, cols, y):
     """Output rows ``start`` to ``stop``, counted through all images."""
     for row in range(start, stop):
-        image, p = divmod(row, len(rows))
-        for q in range(len(cols)):
-            total = y[image, p, q]
-            for h in rows[p]:
-                for w in cols[q]:
+        image, p = divmod(row, rows.shape[0])
+        for q in range(cols.shape[0]):
+            for i in range(rows.shape[1]):
+                for j in range(cols.shape[1]):
+                    h, w = rows[p, i], cols[q, j]
                     if h >= 0 and w >= 0:
-                        pixel = x[image, h, w]
-                        for c in range(total.size):
-                            total[c] += pixel[c]
+                        for c in range(x.shape[3]):
+                            y[image, p, q, c] += x[image, h, w, c]
 
 
 @kernel
 def _spread_images(start, stop, dy, rows, cols, dx):
     for image in range(start, stop):
-        for p in range(len(rows)):
-            for q in range(len(cols)):
-                g = dy[image, p, q]
-                for h in rows[p]:
-                    for w in cols[q]:
+        for p in range(rows.shape[0]):
+            for q in range(cols.shape[0]):
+                for i in range(rows.shape[1]):
+                    for j in range(cols.shape[1]):
+                        h, w = rows[p, i], cols[q, j]
                         if h >= 0 and w >= 0:
-                            pixel = dx[image, h, w]
-                            for c in range(g.size):
-                                pixel[c] += g[c]
+                            for c in range(dx.shape[3]):
+                                dx[image, h, w, c] += dy[image, p, q, c]
