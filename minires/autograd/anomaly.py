@@ -23,49 +23,61 @@ class AnomalyError(RuntimeError):
 
 def calling_stack() -> str:
     """Return the Python stack of the caller's op, innermost last, without the frames of the engine itself."""
-    return "".join(traceback.format_stack()[:-3])
+    return "".join(traceback.format_stack()[:-3])  # calling_stack, Function._record and Function.__call__
 
 
 def check_forward(function: Any, inputs: tuple, outputs: tuple[Tensor, ...]) -> None:
-    """Raise AnomalyError if an output holds a NaN, or an Inf that no input holds."""
-    fault = _first_fault(outputs)
+    """Raise AnomalyError if ``function`` made a NaN or an Inf, or was given a NaN."""
+    fault = _blame(inputs, outputs)
     if fault is None:
         return
-    index, kind = fault
-    source = _first_fault(inputs)
-    if source is None or (source[1] == "Inf" and kind == "NaN"):
-        raise AnomalyError(
-            f"{function.name} made {kind} in its forward pass (output {index}, shape {outputs[index].shape})",
-            function.name,
-            "forward",
+    kind, index, given = fault
+    if given:
+        message = (
+            f"{kind} entered {function.name} through its input {index} (shape {inputs[index].shape}): "
+            "check the data it was given"
         )
-    if source[1] == "NaN":
-        raise AnomalyError(
-            f"NaN entered {function.name} through its input {source[0]} (shape {inputs[source[0]].shape}): "
-            "check the data it was given",
-            function.name,
-            "forward",
-        )
+    else:
+        message = f"{function.name} made {kind} in its forward pass (output {index}, shape {outputs[index].shape})"
+    raise AnomalyError(message, function.name, "forward")
 
 
-def check_backward(function: Any, gradients: tuple) -> None:
-    """Raise AnomalyError if a gradient that ``function`` returned holds a NaN or an Inf."""
-    fault = _first_fault(gradients)
+def check_backward(function: Any, arguments: tuple, gradients: tuple) -> None:
+    """Raise AnomalyError if ``function`` made a NaN or an Inf among the gradients it returned, or was given a NaN."""
+    fault = _blame(arguments, gradients)
     if fault is None:
         return
-    index, kind = fault
-    where = f"; it was called here in the forward pass:\n{function.forward_stack}" if function.forward_stack else ""
-    raise AnomalyError(
-        f"{function.name} made {kind} in its backward pass (gradient of input {index}){where}",
-        function.name,
-        "backward",
-    )
+    kind, index, given = fault
+    if given:
+        message = (
+            f"{kind} entered the backward pass of {function.name} as the gradient of its output {index}: "
+            "check the gradient given to backward() and what hooks return"
+        )
+    else:
+        message = f"{function.name} made {kind} in its backward pass (gradient of input {index})"
+    if function.forward_stack is not None:
+        message += f"; it was called here in the forward pass:\n{function.forward_stack}"
+    raise AnomalyError(message, function.name, "backward")
 
 
-def _first_fault(values: tuple) -> tuple[int, str] | None:
+def _blame(given: tuple, made: tuple) -> tuple[str, int, bool] | None:
+    """Return "NaN" or "Inf", where it is, and whether it was given rather than made; None if all is well.
+
+    An Inf that was given may pass through: masks are made of them.
+    """
+    fault = _first_fault(made)
+    if fault is None:
+        return None
+    source = _first_fault(given)
+    if source is None or (source[0] == "Inf" and fault[0] == "NaN"):
+        return (*fault, False)
+    return (*source, True) if source[0] == "NaN" else None
+
+
+def _first_fault(values: tuple) -> tuple[str, int] | None:
     for index, value in enumerate(values):
         if isinstance(value, Tensor) and value.is_floating_point():
             xp = array_module(value.array)
             if not bool(xp.isfinite(value.array).all()):
-                return index, "NaN" if bool(xp.isnan(value.array).any()) else "Inf"
+                return "NaN" if bool(xp.isnan(value.array).any()) else "Inf", index
     return None

@@ -1,19 +1,18 @@
 """The backward walk: from outputs to leaves, each node once, newest first.
 
-A node is created after the nodes that made its inputs. So walking in falling order of creation number visits a node
-only when every gradient of its outputs has arrived: one heap, O(n log n), no recursion, whatever the depth of the net.
+A node is created after the nodes that made its inputs. So in falling order of creation number, all gradients of a
+node's outputs have arrived when its turn comes: one sort, O(n log n), no recursion, whatever the depth of the net.
 """
 
 from __future__ import annotations
 
-import heapq
 import time
-from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from minires.autograd import anomaly
 from minires.autograd.function import Edge, Function, edge_to
+from minires.autograd.hooks import Hooks
 from minires.autograd.modes import set_grad_enabled, state
 from minires.autograd.tensor import Tensor
 from minires.device import array_module
@@ -38,12 +37,15 @@ def backward(
         If a Tensor requires no gradient, or has more than one element and no gradient given, or its graph was freed.
     """
     outputs = _as_tuple(tensors)
-    leaves = None if inputs is None else _as_tuple(inputs)
-    if leaves is not None and not leaves:
-        raise RuntimeError("inputs of backward() must not be empty: leave it out to reach every leaf")
-    walk = _Walk(outputs, _output_gradients(outputs, grad_tensors), leaves, create_graph, retain_graph)
-    walk.accumulate = True
-    walk.run()
+    targets = None if inputs is None else _as_tuple(inputs)
+    if targets is not None:
+        if not targets:
+            raise RuntimeError("inputs of backward() must not be empty: leave it out to reach every leaf")
+        _check_targets(targets, "backward")
+        for tensor in targets:
+            tensor.retain_grad()  # one that is no leaf keeps its gradient too
+    gradients = _output_gradients(outputs, grad_tensors)
+    _Walk(targets, create_graph, retain_graph, accumulate=True).run(outputs, gradients)
 
 
 def grad(
@@ -69,16 +71,16 @@ def grad(
     RuntimeError
         If an input requires no gradient or is unused, or as `backward` does.
     """
+    if materialize_grads and allow_unused is False:
+        raise ValueError("materialize_grads=True gives zeros for unused inputs: leave allow_unused out or True")
     outputs, inputs = _as_tuple(outputs), _as_tuple(inputs)
-    for index, tensor in enumerate(inputs):
-        if not tensor.requires_grad:
-            raise RuntimeError(f"input {index} (shape {tensor.shape}) of grad() does not require a gradient")
-    walk = _Walk(outputs, _output_gradients(outputs, grad_outputs), inputs, create_graph, retain_graph)
-    walk.run()
-    gradients = [walk.captured.get(_target_key(tensor)) for tensor in inputs]
+    _check_targets(inputs, "grad")
+    walk = _Walk(inputs, create_graph, retain_graph, accumulate=False)
+    walk.run(outputs, _output_gradients(outputs, grad_outputs))
+    gradients = [walk.captured.get(_place(edge_to(tensor))) for tensor in inputs]
     for index, (tensor, gradient) in enumerate(zip(inputs, gradients, strict=True)):
         if gradient is None and materialize_grads:
-            gradients[index] = Tensor(array_module(tensor.array).zeros_like(tensor.array))
+            gradients[index] = Tensor(array_module(tensor.array).zeros_like(tensor.array), requires_grad=create_graph)
         elif gradient is None and not allow_unused:
             raise RuntimeError(
                 f"input {index} (shape {tensor.shape}) of grad() was not used to compute the outputs: "
@@ -91,206 +93,241 @@ def _as_tuple(tensors: Tensors) -> tuple[Tensor, ...]:
     return (tensors,) if isinstance(tensors, Tensor) else tuple(tensors)
 
 
-def _output_gradients(outputs: tuple[Tensor, ...], gradients: Any) -> tuple[Tensor, ...]:
+def _check_targets(targets: tuple[Tensor, ...], caller: str) -> None:
+    for index, tensor in enumerate(targets):
+        if not tensor.requires_grad:
+            raise RuntimeError(f"input {index} (shape {tensor.shape}) of {caller}() does not require a gradient")
+
+
+def _output_gradients(outputs: tuple[Tensor, ...], gradients: Any) -> list[Tensor]:
     """Check the gradients given for the outputs; a Tensor of one element needs none."""
-    if gradients is None or isinstance(gradients, Tensor):
-        gradients = (gradients,) * len(outputs) if gradients is None else (gradients,)
+    if gradients is None:
+        gradients = (None,) * len(outputs)
+    elif not isinstance(gradients, (tuple, list)):
+        gradients = (gradients,)
     if len(gradients) != len(outputs):
         raise RuntimeError(f"got {len(gradients)} gradients for {len(outputs)} outputs")
-    checked = []
-    for output, gradient in zip(outputs, gradients, strict=True):
-        if not output.requires_grad:
+    return [_output_gradient(output, gradient) for output, gradient in zip(outputs, gradients, strict=True)]
+
+
+def _output_gradient(output: Tensor, gradient: Any) -> Tensor:
+    if not output.requires_grad:
+        raise RuntimeError(
+            f"the Tensor of shape {output.shape} does not require a gradient and has no graph: "
+            "was it computed under no_grad(), from inputs without requires_grad, or detached?"
+        )
+    if gradient is None:
+        if output.numel() != 1:
             raise RuntimeError(
-                f"the Tensor of shape {output.shape} does not require a gradient and has no graph: "
-                "was it computed under no_grad(), from inputs without requires_grad, or detached?"
+                f"a gradient can be left out only for an output of one element, this one has shape {output.shape}: "
+                "reduce it with .sum() or .mean(), or pass a gradient of its shape"
             )
-        if gradient is None:
-            if output.numel() != 1:
-                raise RuntimeError(
-                    f"a gradient can be left out only for an output of one element, this one has shape {output.shape}: "
-                    "reduce it with .sum() or .mean(), or pass a gradient of its shape"
-                )
-            gradient = Tensor(array_module(output.array).ones_like(output.array))
-        if gradient.shape != output.shape:
-            raise RuntimeError(f"a gradient of shape {gradient.shape} was given for an output of shape {output.shape}")
-        checked.append(gradient)
-    return tuple(checked)
+        return Tensor(array_module(output.array).ones_like(output.array))
+    if not isinstance(gradient, Tensor):
+        raise TypeError(f"the gradient of an output must be a Tensor or None, got {type(gradient).__name__}")
+    if gradient.shape != output.shape:
+        raise RuntimeError(f"a gradient of shape {gradient.shape} was given for an output of shape {output.shape}")
+    return gradient if gradient.dtype == output.dtype else gradient.to(output.dtype)
 
 
-def _target_key(tensor: Tensor) -> tuple[int, int]:
-    """What tells one target from another: the node and output that made it, or the leaf itself."""
-    return (id(tensor), 0) if tensor.grad_fn is None else (id(tensor.grad_fn), tensor.output_index)
+def _place(edge: Edge | Tensor) -> tuple[int, int]:
+    """Where a gradient lies until the walk comes by: one place for each output of a node and for each leaf."""
+    return (id(edge), 0) if isinstance(edge, Tensor) else (id(edge.function), edge.output_index)
 
 
 class _Sum:
-    """The gradients that have arrived for one Tensor, added up.
+    """The gradients that have arrived at one place, added up.
 
-    ``owned`` says that the array was made here, so that no one else can see it and it may be added to in place.
+    The first one may be shared: with another input of the same node, with the user, with a saved array. A sum of
+    several was made here, so nobody else can see it, and it may be added to in place and given away.
     """
 
-    __slots__ = ("owned", "value")
+    __slots__ = ("exclusive", "value")
 
-    def __init__(self, value: Tensor):
-        self.value = value
-        self.owned = False
+    def __init__(self, first: Tensor):
+        self.value = first
+        self.exclusive = False
 
-    def add(self, gradient: Tensor) -> None:
-        if state.grad_enabled:  # a recorded backward pass: the sum is part of the graph
-            self.value = self.value + gradient
-        elif self.owned:
+    def add(self, gradient: Tensor, create_graph: bool) -> None:
+        if create_graph:
+            self.value = self.value + gradient  # the sum is part of the graph
+        elif self.exclusive:
             self.value.array += gradient.array
         else:
             self.value = Tensor(self.value.array + gradient.array)
-            self.owned = True
+        self.exclusive = True
+
+
+class _Step(NamedTuple):
+    """One node's turn in a walk."""
+
+    node: Function
+    wanted: tuple[bool, ...]  # which inputs' gradients are needed: those that lead to a target
+    completed_leaves: list[Tensor]  # leaves whose last gradient this node sends
 
 
 class _Walk:
-    """One backward pass: what it must visit, the gradients under way, and those it was asked for."""
+    """One backward pass.
 
-    accumulate = False  # into leaves' grad; else gradients of the targets are captured
+    Parameters
+    ----------
+    targets : the Tensors whose gradients are asked for; None for every leaf.
+    accumulate : add them to ``grad``; else they are found in ``captured`` afterwards, by place.
+    """
 
     def __init__(
-        self,
-        outputs: tuple[Tensor, ...],
-        gradients: tuple[Tensor, ...],
-        targets: tuple[Tensor, ...] | None,
-        create_graph: bool,
-        retain_graph: bool | None,
+        self, targets: tuple[Tensor, ...] | None, create_graph: bool, retain_graph: bool | None, *, accumulate: bool
     ):
-        self.outputs = outputs
-        self.gradients = gradients
+        self.targets = None if targets is None else {_place(edge_to(tensor)) for tensor in targets}
         self.create_graph = create_graph
         self.retain_graph = create_graph if retain_graph is None else retain_graph
-        self.targets = None if targets is None else {_target_key(tensor): tensor for tensor in targets}
+        self.accumulate = accumulate
         self.captured: dict[tuple[int, int], Tensor] = {}
-        self.sums: dict[int, dict[int, _Sum]] = {}  # by node, by output
-        self.leaf_sums: dict[int, _Sum] = {}
-        self.leaves: dict[int, Tensor] = {}
-        self.awaited: Counter[int] = Counter()  # by leaf: how many gradients are still to come
-        self.wanted: dict[int, tuple[bool, ...]] = {}  # by node: which inputs' gradients this walk needs
-        self.heap: list[tuple[int, Function]] = []
+        self.sums: dict[tuple[int, int], _Sum] = {}  # gradients under way, by place
 
-    def run(self) -> None:
-        self._plan()
+    def run(self, outputs: tuple[Tensor, ...], gradients: list[Tensor]) -> None:
         with set_grad_enabled(self.create_graph):
-            for output, gradient in zip(self.outputs, self.gradients, strict=True):
+            for output, gradient in zip(outputs, gradients, strict=True):
                 self._deliver(edge_to(output), gradient)
-            while self.heap:
-                _, node = heapq.heappop(self.heap)
-                self._visit(node)
-            for key in list(self.leaf_sums):  # a path that ended in None never delivered what was awaited
-                self._finish_leaf(self.leaves[key])
+            for step in self._plan(outputs):
+                self._visit(step.node, step.wanted)
+                for leaf in step.completed_leaves:
+                    self._finish_leaf(leaf)
+            for output in outputs:  # one that is a leaf itself: what no step has completed
+                if output.is_leaf and self._is_target(output):
+                    self._finish_leaf(output)
 
-    def _plan(self) -> None:
-        """Find the nodes to visit, which of their inputs lead to a target, and how many gradients each leaf awaits."""
-        nodes: dict[int, Function] = {}
-        stack = [output.grad_fn for output in self.outputs if output.grad_fn is not None]
-        while stack:
-            node = stack.pop()
-            if id(node) not in nodes:
-                nodes[id(node)] = node
-                stack += [edge.function for edge in node.edges if isinstance(edge, Edge)]
-        for node in sorted(nodes.values(), key=lambda node: node.creation_number):  # inputs before outputs
-            self.wanted[id(node)] = tuple(self._leads_to_target(edge) for edge in node.edges)
-        useful = [node for node in nodes.values() if any(self.wanted[id(node)])]
-        edges: list[Any] = [edge_to(output) for output in self.outputs]
-        for node in useful:
-            edges += [edge for edge, wanted in zip(node.edges, self.wanted[id(node)], strict=True) if wanted]
-        self.awaited.update(id(edge) for edge in edges if isinstance(edge, Tensor))
+    def _plan(self, outputs: tuple[Tensor, ...]) -> list[_Step]:
+        """Return the nodes behind ``outputs``, newest first, with what each is to do."""
+        steps = []
+        on_the_way: set[int] = set()  # nodes from which a target can be reached
+        known_leaves: set[int] = set()
+        for node in _oldest_first(outputs):
+            wanted = tuple([self._leads_to_target(edge, on_the_way) for edge in node.edges])
+            if True in wanted:
+                on_the_way.add(id(node))
+            completed = []
+            for edge, is_wanted in zip(node.edges, wanted, strict=True):
+                if is_wanted and isinstance(edge, Tensor) and id(edge) not in known_leaves:
+                    # The oldest node that a leaf feeds is the last one to send it a gradient.
+                    known_leaves.add(id(edge))
+                    completed.append(edge)
+            steps.append(_Step(node, wanted, completed))
+        steps.reverse()
+        return steps
 
-    def _leads_to_target(self, edge: Edge | Tensor | None) -> bool:
+    def _leads_to_target(self, edge: Edge | Tensor | None, on_the_way: set[int]) -> bool:
         if edge is None:
             return False
-        if self.targets is None:
-            return True
-        if isinstance(edge, Tensor):
-            return _target_key(edge) in self.targets
-        return (id(edge.function), edge.index) in self.targets or any(self.wanted[id(edge.function)])
+        return self._is_target(edge) or (isinstance(edge, Edge) and id(edge.function) in on_the_way)
 
-    def _deliver(self, edge: Edge | Tensor, gradient: Tensor | None) -> None:
-        """Hand a gradient to a leaf or a node; a node joins the heap with its first one."""
-        if isinstance(edge, Tensor):
-            self.awaited[id(edge)] -= 1
-            if gradient is not None and self._leads_to_target(edge):
-                self.leaves[id(edge)] = edge
-                _add_to(self.leaf_sums, id(edge), gradient)
-            if self.awaited[id(edge)] == 0 and id(edge) in self.leaf_sums:
-                self._finish_leaf(edge)
-        elif gradient is not None:
-            node = edge.function
-            if id(node) not in self.sums:
-                self.sums[id(node)] = {}
-                heapq.heappush(self.heap, (-node.creation_number, node))
-            _add_to(self.sums[id(node)], edge.index, gradient)
+    def _is_target(self, edge: Edge | Tensor) -> bool:
+        return self.targets is None or _place(edge) in self.targets
 
-    def _visit(self, node: Function) -> None:
-        sums = self.sums.pop(id(node))
-        gradients = {}
-        for index in sorted(sums):
-            gradient = _call_hooks(node.output_hooks.get(index), sums[index].value, node.name)
-            if index in node.retain_hooks:
-                node.retain_hooks[index](gradient)
-            if self.targets is not None and (id(node), index) in self.targets:
-                self.captured[id(node), index] = gradient
-            gradients[index] = gradient
-        del sums
-        wanted = self.wanted[id(node)]
-        if not any(wanted):
+    def _deliver(self, edge: Edge | Tensor, gradient: Tensor) -> None:
+        place = _place(edge)
+        if place in self.sums:
+            self.sums[place].add(gradient, self.create_graph)
+        else:
+            self.sums[place] = _Sum(gradient)
+
+    def _visit(self, node: Function, wanted: tuple[bool, ...]) -> None:
+        """Take the gradients of a node's outputs and deliver those of its inputs."""
+        gradients = [self._collect(node, index) for index in range(len(node.outputs))]
+        if True not in wanted or all(gradient is None for gradient in gradients):
             return
-        arguments = node.gradients_or_zeros(gradients)
-        del gradients
-        needs_grad, node.needs_grad = node.needs_grad, wanted
-        begin = time.perf_counter() if state.observers else 0.0
+        results = self._differentiate(node, node.with_zeros(gradients), wanted)
+        del gradients  # their memory may go before more is allocated
+        for edge, gradient, is_wanted in zip(node.edges, results, wanted, strict=True):
+            if is_wanted and edge is not None and gradient is not None:
+                self._deliver(edge, gradient)
+
+    def _collect(self, node: Function, index: int) -> Tensor | None:
+        """Take the gradient of one output; hooks, retain_grad and the caller of grad() see it in that order."""
+        place = (id(node), index)
+        arrived = self.sums.pop(place, None)
+        if arrived is None:
+            return None
+        gradient = _call_hooks(node.output_hooks.get(index), arrived.value, node.name)
+        retaining = node.retaining[index]() if index in node.retaining else None
+        if retaining is not None:
+            self._add_to_grad(retaining, gradient, exclusive=False)
+        if not self.accumulate and self.targets is not None and place in self.targets:
+            self.captured[place] = self._unshared(gradient)
+        return gradient
+
+    def _differentiate(self, node: Function, arguments: tuple, wanted: tuple[bool, ...]) -> tuple[Tensor | None, ...]:
+        """Run a node's backward, for the inputs that this walk wants, and check what it returns."""
+        observers = state.observers
+        begin = time.perf_counter() if observers else 0.0
+        recorded, node.needs_grad = node.needs_grad, wanted
         try:
             result = node.backward(*arguments)
-            results = result if isinstance(result, tuple) else (result,)
-            results = node.checked_gradients(results, wanted)
         finally:
-            node.needs_grad = needs_grad
+            node.needs_grad = recorded
+        results = result if isinstance(result, tuple) else (result,)
+        node.check_gradients(results, wanted)
         if not self.retain_graph:
             node.release()
         if state.anomaly:
-            anomaly.check_backward(node, results)
-        for observer in state.observers:
-            observer.backward(node, arguments, results, time.perf_counter() - begin)
-        for edge, gradient, is_wanted in zip(node.edges, results, wanted, strict=True):
-            if is_wanted and edge is not None:
-                self._deliver(edge, gradient)
+            anomaly.check_backward(node, arguments, results)
+        if observers:
+            seconds = time.perf_counter() - begin
+            for observer in observers:
+                observer.backward(node, arguments, results, seconds)
+        return results
 
     def _finish_leaf(self, leaf: Tensor) -> None:
-        total = self.leaf_sums.pop(id(leaf))
-        gradient = _call_hooks(leaf._hooks, total.value, "a leaf")
-        if not self.accumulate:
-            self.captured[_target_key(leaf)] = gradient
+        """Hand a leaf its gradient, now that all of it has arrived."""
+        arrived = self.sums.pop(_place(leaf), None)
+        if arrived is None or not leaf.requires_grad:  # every path to it ended in None, or it was frozen meanwhile
             return
-        if self.create_graph:
-            leaf.grad = gradient if leaf.grad is None else leaf.grad + gradient
-        elif leaf.grad is None:
-            # Only a sum made here is surely unseen by others: anything else might be shared, as by both inputs of x + y.
-            exclusive = total.owned and gradient is total.value
-            leaf.grad = gradient if exclusive else Tensor(gradient.array.copy(order="K"))
+        gradient = _call_hooks(leaf._hooks, arrived.value, "a leaf")
+        exclusive = arrived.exclusive and not leaf._hooks  # a hook may have kept it
+        if not self.accumulate:
+            self.captured[_place(leaf)] = gradient if exclusive else self._unshared(gradient)
+            return
+        self._add_to_grad(leaf, gradient, exclusive)
+        for hook in leaf._accumulate_hooks.calls() if leaf._accumulate_hooks else ():
+            hook(leaf)
+
+    def _add_to_grad(self, tensor: Tensor, gradient: Tensor, exclusive: bool) -> None:
+        if tensor.grad is None:
+            tensor.grad = gradient if exclusive else self._unshared(gradient)
+        elif self.create_graph:
+            tensor.grad = tensor.grad + gradient
         else:
-            leaf.grad._version.number += 1
-            leaf.grad.array += gradient.array
-        if leaf._accumulate_hooks:
-            for hook in leaf._accumulate_hooks.calls():
-                hook(leaf)
+            total = tensor.grad.writable_array()
+            total += gradient.array
+
+    def _unshared(self, gradient: Tensor) -> Tensor:
+        """Return a copy that the caller may change: ``gradient`` may be seen by others."""
+        return gradient.clone() if self.create_graph else Tensor(gradient.array.copy(order="K"))
 
 
-def _add_to(sums: dict[int, _Sum], key: int, gradient: Tensor) -> None:
-    if key in sums:
-        sums[key].add(gradient)
-    else:
-        sums[key] = _Sum(gradient)
+def _oldest_first(outputs: tuple[Tensor, ...]) -> list[Function]:
+    """Return every node behind ``outputs``, in the order of their creation."""
+    nodes: dict[int, Function] = {}
+    stack = [output.grad_fn for output in outputs if output.grad_fn is not None]
+    while stack:
+        node = stack.pop()
+        if id(node) not in nodes:
+            nodes[id(node)] = node
+            stack += [edge.function for edge in node.edges if isinstance(edge, Edge)]
+    return sorted(nodes.values(), key=lambda node: node.creation_number)
 
 
-def _call_hooks(hooks: Any, gradient: Tensor, owner: str) -> Tensor:
+def _call_hooks(hooks: Hooks | None, gradient: Tensor, owner: str) -> Tensor:
     for hook in hooks.calls() if hooks else ():
         replaced = hook(gradient)
         if replaced is None:
             continue
-        if not isinstance(replaced, Tensor) or replaced.shape != gradient.shape:
-            got = f"shape {replaced.shape}" if isinstance(replaced, Tensor) else type(replaced).__name__
-            raise RuntimeError(f"a hook on {owner} must return None or a Tensor of shape {gradient.shape}, got {got}")
+        if not isinstance(replaced, Tensor):
+            raise TypeError(f"a hook on {owner} must return a Tensor or None, got {type(replaced).__name__}")
+        if (replaced.shape, replaced.dtype) != (gradient.shape, gradient.dtype):
+            raise RuntimeError(
+                f"a hook on {owner} must return a gradient of shape {gradient.shape} and dtype {gradient.dtype}, "
+                f"got shape {replaced.shape} and dtype {replaced.dtype}"
+            )
         gradient = replaced
     return gradient

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable
+import weakref
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,10 +27,10 @@ _creation_numbers = itertools.count()
 
 
 class Edge(NamedTuple):
-    """Where the gradient of one input goes: to output ``index`` of the Function that made it."""
+    """Where the gradient of one input goes: to one output of the Function that made it."""
 
     function: Function
-    index: int
+    output_index: int
 
 
 class _Saved(NamedTuple):
@@ -37,17 +38,26 @@ class _Saved(NamedTuple):
 
     value: Any  # the input Tensor itself; else an array, number or None
     output_index: int | None  # which output of this Function it is, if it is one
-    version: Version | None
+    version: Version | None  # None for numbers, and for memory that only this Function knows
     version_number: int
-    name: str
+    name: str  # for the error that an unexpected version raises
+
+
+class _Output(NamedTuple):
+    """What a backward pass must know of an output, which may be gone by then."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    array_module: ModuleType
+    has_gradient: bool
 
 
 class Function:
     """An operation with a hand-written derivative. Subclass it, then call an instance on Tensors.
 
     ``forward(*arrays)`` gets each input's array (numbers and None pass through) and returns an array or a tuple of
-    arrays; integer and boolean outputs carry no gradient. ``backward(*grads)`` gets one Tensor for each output, zeros where no
-    gradient arrived (None for outputs that carry none), and returns one Tensor or None for each input.
+    arrays; integer and boolean outputs carry no gradient. ``backward(*grads)`` gets one Tensor for each output, zeros
+    where no gradient arrived (None for outputs that carry none), and returns one Tensor or None for each input.
 
     Options go to ``__init__``. In both methods ``self.needs_grad[i]`` tells whether input i wants a gradient; backward
     may return None where it does not. ``self.input_shapes[i]`` is the shape of input i (``()`` for a number).
@@ -73,14 +83,14 @@ class Function:
     needs_grad: tuple[bool, ...] = ()
     input_shapes: tuple[tuple[int, ...], ...] = ()
     edges: tuple[Edge | Tensor | None, ...] = ()  # a leaf Tensor stands for itself
-    creation_number = -1
-    _kept: tuple | None = None
+    outputs: tuple[_Output, ...] = ()
+    creation_number = -1  # counts applications; -1 before this one's
+    output_hooks: dict[int, Hooks]  # by output
+    retaining: dict[int, weakref.ref[Tensor]]  # by output: the Tensor whose retain_grad() was called
+    forward_stack: str | None = None  # where it was called, under detect_anomaly
+    _kept: tuple = ()
     _saved: tuple[_Saved, ...] | None = ()
-    _input_dtypes: tuple
-    _outputs: tuple[tuple, ...]  # (shape, dtype, array module, carries a gradient) of each output
-    output_hooks: dict[int, Hooks]
-    retain_hooks: dict[int, Callable]
-    forward_stack: str | None = None
+    _input_dtypes: tuple[np.dtype | None, ...]
 
     def forward(self, *inputs: Any) -> Any:
         """Compute the output arrays from the input arrays."""
@@ -111,61 +121,41 @@ class Function:
         """Apply the operation to Tensors (or numbers, or None), and record it if a gradient will be wanted."""
         if self.creation_number >= 0:
             raise RuntimeError(f"this {self.name} has been applied already: make a new instance for each application")
+        self.creation_number = next(_creation_numbers)
         arrays = [x.array if isinstance(x, Tensor) else x for x in inputs]
-        self.needs_grad = tuple(isinstance(x, Tensor) and x.requires_grad for x in inputs)
-        recording = state.grad_enabled and True in self.needs_grad
-        if not recording:
-            self.needs_grad = (False,) * len(inputs)
-        self.input_shapes = tuple(getattr(a, "shape", ()) for a in arrays)
-        begin = time.perf_counter() if state.observers else 0.0
-        result = self.forward(*arrays)
+        self.input_shapes = tuple([getattr(array, "shape", ()) for array in arrays])
+        needs_grad = tuple([isinstance(x, Tensor) and x._requires_grad for x in inputs])
+        recording = True in needs_grad and state.grad_enabled
+        self.needs_grad = needs_grad if recording else (False,) * len(inputs)
+        observers = state.observers
+        begin = time.perf_counter() if observers else 0.0
+        with np.errstate(all="ignore"):  # NaN and Inf are values like others, as in PyTorch; anomaly mode finds them
+            result = self.forward(*arrays)
         results = result if isinstance(result, tuple) else (result,)
-        outputs = tuple(self._wrap(array, inputs, arrays) for array in results)
+        outputs = tuple([_output_tensor(array, inputs) for array in results])
         if recording:
-            self._record(inputs, arrays, outputs)
-        self._kept = None
+            self._record(inputs, arrays, outputs, results)
+        self._kept = ()
         if state.anomaly:
             anomaly.check_forward(self, inputs, outputs)
-        if state.observers:
+        if observers:
             seconds = time.perf_counter() - begin
-            for observer in state.observers:
+            for observer in observers:
                 observer.forward(self, inputs, outputs, seconds)
         return outputs if isinstance(result, tuple) else outputs[0]
 
-    @staticmethod
-    def _wrap(array: Array, inputs: tuple, arrays: list) -> Tensor:
-        """Make the output Tensor; one that shares memory with an input also shares its version."""
-        output = Tensor(array)
-        memory = output.array if output.array.base is None else output.array.base
-        for tensor, source in zip(inputs, arrays, strict=True):
-            if isinstance(tensor, Tensor) and memory is (source if source.base is None else source.base):
-                output._version = tensor._version
-                break
-        return output
-
-    def _record(self, inputs: tuple, arrays: list, outputs: tuple[Tensor, ...]) -> None:
-        self.creation_number = next(_creation_numbers)
-        self.edges = tuple(edge_to(x) if needs else None for x, needs in zip(inputs, self.needs_grad, strict=True))
-        self.output_hooks, self.retain_hooks = {}, {}
-        self._input_dtypes = tuple(getattr(a, "dtype", None) for a in arrays)
+    def _record(self, inputs: tuple, arrays: list, outputs: tuple[Tensor, ...], results: tuple) -> None:
+        self.edges = tuple([edge_to(x) if needs else None for x, needs in zip(inputs, self.needs_grad, strict=True)])
+        self.output_hooks, self.retaining = {}, {}
+        self._input_dtypes = tuple([getattr(array, "dtype", None) for array in arrays])
         for index, output in enumerate(outputs):
             if output.is_floating_point():
                 output._requires_grad = True
                 output.grad_fn, output.output_index = self, index
-        self._outputs = tuple((o.shape, o.dtype, array_module(o.array), o._requires_grad) for o in outputs)
-        self._saved = tuple(self._pack(value, inputs, arrays, outputs) for value in self._kept or ())
+        self.outputs = tuple([_Output(o.shape, o.dtype, array_module(o.array), o._requires_grad) for o in outputs])
+        self._saved = tuple([_pack(value, inputs, outputs, results) for value in self._kept])
         if state.anomaly:
             self.forward_stack = anomaly.calling_stack()
-
-    @staticmethod
-    def _pack(value: Any, inputs: tuple, arrays: list, outputs: tuple[Tensor, ...]) -> _Saved:
-        for i, (tensor, array) in enumerate(zip(inputs, arrays, strict=True)):
-            if isinstance(tensor, Tensor) and value is array:
-                return _Saved(tensor, None, tensor._version, tensor._version.number, f"input {i}")
-        for i, output in enumerate(outputs):
-            if value is output.array:  # only the array: holding the Tensor would close a reference cycle
-                return _Saved(value, i, output._version, output._version.number, f"output {i}")
-        return _Saved(value, None, None, 0, "an intermediate value")
 
     @property
     def saved(self) -> tuple:
@@ -184,35 +174,40 @@ class Function:
         return tuple(self._unpack(saved) for saved in self._saved)
 
     def _unpack(self, saved: _Saved) -> Any:
-        if saved.version is not None and saved.version.number != saved.version_number:
-            shape = tuple(saved.value.shape)
+        if saved.version is None:
+            return Tensor(saved.value) if _is_array(saved.value) else saved.value
+        if saved.version.number != saved.version_number:
             raise RuntimeError(
-                f"{self.name} needs {saved.name} (shape {shape}) for its backward pass, but it was changed in place "
-                f"after the forward pass (version {saved.version.number}, expected {saved.version_number}). "
-                "Change a copy instead: x = x + y rather than x += y, or clone() first."
+                f"{self.name} needs {saved.name} (shape {saved.value.shape}) for its backward pass, but its memory was "
+                f"changed in place after the forward pass (version {saved.version.number}, expected "
+                f"{saved.version_number}). Change a copy instead: x = x + y rather than x += y, or clone() first."
             )
-        if saved.output_index is not None:
-            output = Tensor(saved.value)
-            output._requires_grad = self._outputs[saved.output_index][3]
-            output.grad_fn, output.output_index, output._version = self, saved.output_index, saved.version
-            return output
-        if isinstance(saved.value, np.ndarray) or is_cuda_array(saved.value):
-            return Tensor(saved.value)
-        return saved.value
+        if isinstance(saved.value, Tensor):
+            return saved.value
+        result = Tensor(saved.value)
+        result._version = saved.version
+        if saved.output_index is not None and self.outputs[saved.output_index].has_gradient:
+            result._requires_grad = True
+            result.grad_fn, result.output_index = self, saved.output_index
+        return result
 
     def output_hooks_at(self, index: int) -> Hooks:
         """Return the hooks on the gradient of output ``index``."""
         return self.output_hooks.setdefault(index, Hooks())
 
-    def gradients_or_zeros(self, gradients: dict[int, Tensor]) -> tuple[Tensor | None, ...]:
-        """Return one gradient for each output: zeros where none arrived, None for an output that carries none."""
+    def with_zeros(self, gradients: list[Tensor | None]) -> tuple[Tensor | None, ...]:
+        """Put zeros for the outputs that no gradient reached; None stays for those that can have none."""
         return tuple(
-            gradients[index] if index in gradients else Tensor(xp.zeros(shape, dtype)) if differentiable else None
-            for index, (shape, dtype, xp, differentiable) in enumerate(self._outputs)
+            [
+                Tensor(output.array_module.zeros(output.shape, output.dtype))
+                if gradient is None and output.has_gradient
+                else gradient
+                for gradient, output in zip(gradients, self.outputs, strict=True)
+            ]
         )
 
-    def checked_gradients(self, gradients: tuple, wanted: tuple[bool, ...]) -> tuple[Tensor | None, ...]:
-        """Check what backward returned against the inputs: as many, of their shapes, in their dtypes."""
+    def check_gradients(self, gradients: tuple, wanted: tuple[bool, ...]) -> None:
+        """Raise RuntimeError unless backward returned one gradient an input, of its shape and dtype, or None."""
         if len(gradients) != len(self.edges):
             raise RuntimeError(f"{self.name}.backward returned {len(gradients)} gradients for {len(self.edges)} inputs")
         for index, (gradient, is_wanted) in enumerate(zip(gradients, wanted, strict=True)):
@@ -226,9 +221,8 @@ class Function:
             if gradient.shape != self.input_shapes[index] or gradient.dtype != self._input_dtypes[index]:
                 raise RuntimeError(
                     f"{self.name}.backward returned a gradient of shape {gradient.shape} and dtype {gradient.dtype} "
-                    f"for input {index}, which has shape {self.input_shapes[index]} and dtype {self._input_dtypes[index]}"
+                    f"for input {index}, of shape {self.input_shapes[index]} and dtype {self._input_dtypes[index]}"
                 )
-        return gradients
 
     def release(self) -> None:
         """Free what was saved: the walk calls this as it passes."""
@@ -238,3 +232,51 @@ class Function:
 def edge_to(tensor: Tensor) -> Edge | Tensor:
     """Return where a gradient of ``tensor`` goes: the Function that made it, or a leaf itself."""
     return tensor if tensor.grad_fn is None else Edge(tensor.grad_fn, tensor.output_index)
+
+
+def _memory(array: Array) -> Array:
+    """Return the array that owns the memory of ``array``: the same one for all views of it."""
+    while array.base is not None and _is_array(array.base):
+        array = array.base
+    return array
+
+
+def _is_array(value: Any) -> bool:
+    return isinstance(value, np.ndarray) or is_cuda_array(value)
+
+
+def _first_sharing(array: Array, tensors: tuple) -> int | None:
+    """Return the index of the first Tensor that lies in the same memory as ``array``."""
+    memory = _memory(array)
+    for index, tensor in enumerate(tensors):
+        if isinstance(tensor, Tensor) and _memory(tensor.array) is memory:
+            return index
+    return None
+
+
+def _output_tensor(array: Array, inputs: tuple) -> Tensor:
+    """Wrap an output; one that lies in the memory of an input shares its version."""
+    output = Tensor(array)
+    index = _first_sharing(output.array, inputs)
+    if index is not None:
+        output._version = inputs[index]._version
+    return output
+
+
+def _pack(value: Any, inputs: tuple, outputs: tuple[Tensor, ...], results: tuple) -> _Saved:
+    for index, (tensor, result) in enumerate(zip(outputs, results, strict=True)):
+        if value is result:  # only the array is kept: holding the Tensor would close a reference cycle
+            return _Saved(tensor.array, index, tensor._version, tensor._version.number, f"output {index}")
+    if isinstance(value, np.generic):  # what NumPy makes of a 0-dimensional intermediate
+        value = np.asarray(value)
+    if not _is_array(value):
+        return _Saved(value, None, None, 0, "")
+    for index, tensor in enumerate(inputs):
+        if isinstance(tensor, Tensor) and value is tensor.array:
+            return _Saved(tensor, None, tensor._version, tensor._version.number, f"input {index}")
+    for kind, tensors in (("input", inputs), ("output", outputs)):
+        shared = _first_sharing(value, tensors)
+        if shared is not None:  # such as the channels-last view of an input
+            version = tensors[shared]._version
+            return _Saved(value, None, version, version.number, f"a view of {kind} {shared}")
+    return _Saved(value, None, None, 0, "")

@@ -5,14 +5,20 @@ Each thread has its own, so that a loader thread or an evaluation beside a train
 
 from __future__ import annotations
 
+import functools
+import inspect
 import threading
-from collections.abc import Iterator
-from contextlib import ContextDecorator, contextmanager
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 
 class Observer(Protocol):
-    """What `observe` calls: once after each operation's forward, once after each operation's backward."""
+    """What `observe` calls: once after each operation's forward, once after each operation's backward.
+
+    A backward pass is itself written with operations: their forwards are observed too, before the backward they are
+    part of, and its seconds include theirs.
+    """
 
     def forward(self, function: Any, inputs: tuple, outputs: tuple, seconds: float) -> None:
         """``function`` (a Function) has turned ``inputs`` (Tensors, numbers or None) into ``outputs`` (Tensors)."""
@@ -30,32 +36,72 @@ class _State(threading.local):
 state = _State()
 
 
-class _GradMode(ContextDecorator):
-    """Switch recording on or off inside a ``with`` block or a decorated function, and back after it."""
+class _GradMode:
+    """What the three switches share: as decorators they run a function, or each step of a generator, in their mode."""
 
     enabled: bool
 
+    def __call__(self, function: Callable) -> Callable:
+        """Return ``function`` running in this mode."""
+        enabled = self.enabled
+        if inspect.isgeneratorfunction(function):
+
+            @functools.wraps(function)
+            def decorated(*args: Any, **options: Any) -> Any:
+                return _stepped_in_mode(function(*args, **options), enabled)
+        else:
+
+            @functools.wraps(function)
+            def decorated(*args: Any, **options: Any) -> Any:
+                with set_grad_enabled(enabled):
+                    return function(*args, **options)
+
+        return decorated
+
+
+def _stepped_in_mode(generator: Generator, enabled: bool) -> Generator:
+    """Run each step of ``generator`` in the mode, and whoever asks for the next value in their own."""
+    step: Callable = generator.send
+    argument: Any = None
+    while True:
+        try:
+            with set_grad_enabled(enabled):
+                value = step(argument)
+        except StopIteration as end:
+            return end.value
+        try:
+            step, argument = generator.send, (yield value)
+        except GeneratorExit:
+            with set_grad_enabled(enabled):
+                generator.close()
+            raise
+        except BaseException as error:  # thrown in by the caller: it belongs inside
+            step, argument = generator.throw, error
+
+
+class _FixedMode(_GradMode):
+    def __new__(cls, function: Callable | None = None) -> Any:
+        # ``@no_grad`` without parentheses hands the function straight to the class.
+        return super().__new__(cls) if function is None else cls()(function)
+
+    def __init__(self, function: None = None):
+        self._before: list[bool] = []  # a stack: the same object may be entered again inside itself
+
     def __enter__(self) -> None:
-        self._before = state.grad_enabled
+        self._before.append(state.grad_enabled)
         state.grad_enabled = self.enabled
 
     def __exit__(self, *exception: object) -> None:
-        state.grad_enabled = self._before
-
-    def _recreate_cm(self) -> _GradMode:
-        # A decorated function may call itself: each call needs its own memory of the mode before.
-        again = object.__new__(type(self))
-        again.enabled = self.enabled
-        return again
+        state.grad_enabled = self._before.pop()
 
 
-class no_grad(_GradMode):
+class no_grad(_FixedMode):
     """Record no graph inside: results do not require gradients. A context manager or a decorator."""
 
     enabled = False
 
 
-class enable_grad(_GradMode):
+class enable_grad(_FixedMode):
     """Record a graph inside even within `no_grad`. A context manager or a decorator."""
 
     enabled = True
@@ -71,6 +117,14 @@ class set_grad_enabled(_GradMode):
 
     def __enter__(self) -> None:
         state.grad_enabled = self.enabled
+
+    def __exit__(self, *exception: object) -> None:
+        state.grad_enabled = self._before
+
+    def __call__(self, function: Callable) -> Callable:
+        """Return ``function`` running in this mode; the mode outside it stays as it was."""
+        state.grad_enabled = self._before
+        return super().__call__(function)
 
 
 def is_grad_enabled() -> bool:

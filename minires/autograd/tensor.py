@@ -39,11 +39,20 @@ class Tensor(_Methods):
     Attributes
     ----------
     array : the NumPy or CuPy array. Changing it directly goes unnoticed by the graph: use the in-place methods.
-    grad : Tensor of the same shape, or None until a backward pass reaches this leaf.
     grad_fn : the Function that made it, or None for a leaf.
     """
 
     __array_ufunc__ = None  # numpy_array + tensor asks the Tensor first
+
+    array: Array
+    grad_fn: Any = None
+    output_index = 0  # which output of grad_fn
+    _version: Version
+    _requires_grad = False
+    _grad: Tensor | None = None
+    _retains_grad = False
+    _hooks: Hooks | None = None
+    _accumulate_hooks: Hooks | None = None
 
     def __init__(self, array: Array, requires_grad: bool = False):
         if isinstance(array, np.generic):  # what NumPy makes of a 0-dimensional result
@@ -53,14 +62,7 @@ class Tensor(_Methods):
                 f"Tensor wraps a NumPy or CuPy array, got {type(array).__name__}: use minires.tensor(...) for others"
             )
         self.array = array
-        self.grad: Tensor | None = None
-        self.grad_fn: Any = None
-        self.output_index = 0
-        self._requires_grad = False
         self._version = Version()
-        self._hooks: Hooks | None = None
-        self._accumulate_hooks: Hooks | None = None
-        self._retains_grad = False
         if requires_grad:
             self.requires_grad = True
 
@@ -131,6 +133,23 @@ class Tensor(_Methods):
             )
         self._requires_grad = bool(value)
 
+    @property
+    def grad(self) -> Tensor | None:
+        """The gradient accumulated so far; None until a backward pass reaches this leaf. May be set."""
+        return self._grad
+
+    @grad.setter
+    def grad(self, value: Tensor | None) -> None:
+        if value is not None:
+            if not isinstance(value, Tensor):
+                raise TypeError(f"grad must be a Tensor or None, got {type(value).__name__}")
+            if (value.shape, value.dtype, value.device) != (self.shape, self.dtype, self.device):
+                raise RuntimeError(
+                    f"a grad of shape {value.shape}, {value.dtype} on {value.device} does not fit a Tensor of shape "
+                    f"{self.shape}, {self.dtype} on {self.device}"
+                )
+        self._grad = value
+
     def requires_grad_(self, requires_grad: bool = True) -> Tensor:
         """Set `requires_grad` in place and return the Tensor itself."""
         self.requires_grad = requires_grad
@@ -144,18 +163,21 @@ class Tensor(_Methods):
 
     @property
     def data(self) -> Tensor:
-        """The same memory without a graph, as `detach` gives it. Assigning replaces the array.
+        """The same memory without a graph, as `detach` gives it. Assigning takes over the memory of another Tensor.
 
-        Unlike PyTorch's, it shares the version counter: an in-place change through it is noticed by a later backward.
+        Unlike in PyTorch, the graph notices both: an in-place change through ``data``, and its replacement between the
+        forward and the backward pass, raise an error in a backward pass that needs the old values.
         """
         return self.detach()
 
     @data.setter
     def data(self, other: Tensor) -> None:
-        if other.shape != self.shape and not self.is_leaf:
-            raise RuntimeError(f"data of shape {self.shape} cannot be replaced by shape {other.shape}")
-        self.array = other.array
-        self._version = Version()
+        if not isinstance(other, Tensor):
+            raise TypeError(f"data must be a Tensor, got {type(other).__name__}")
+        if self._requires_grad and not other.is_floating_point():
+            raise RuntimeError(f"data of a Tensor that requires a gradient must be floating-point, got {other.dtype}")
+        self._version.number += 1  # for whoever saved the old memory
+        self.array, self._version = other.array, other._version
 
     def backward(
         self,
@@ -226,14 +248,7 @@ class Tensor(_Methods):
         self._check_hookable()
         if self.is_leaf or self._retains_grad:
             return
-        this = weakref.ref(self)  # the node must not keep its output alive
-
-        def keep(gradient: Tensor) -> None:
-            tensor = this()
-            if tensor is not None:
-                tensor.grad = gradient if tensor.grad is None else tensor.grad + gradient
-
-        self.grad_fn.retain_hooks[self.output_index] = keep
+        self.grad_fn.retaining[self.output_index] = weakref.ref(self)  # the node must not keep its output alive
         self._retains_grad = True
 
     @property
@@ -247,7 +262,7 @@ class Tensor(_Methods):
         Raises
         ------
         RuntimeError
-            If the Tensor requires a gradient and a graph is being recorded.
+            If the Tensor requires a gradient and a graph is being recorded, or if its elements share memory.
         """
         if self._requires_grad and state.grad_enabled:
             if self.is_leaf:
@@ -256,6 +271,11 @@ class Tensor(_Methods):
                 )
             raise RuntimeError(
                 "changes in place are not recorded: write x = x.add(...) for x.add_(...), or use minires.no_grad()"
+            )
+        if not getattr(self.array.flags, "writeable", True):  # CuPy arrays have no such flag
+            raise RuntimeError(
+                f"this Tensor of shape {self.shape} cannot be changed in place: its memory is read-only, or shared by "
+                "several elements as after expand(). clone() it first"
             )
         self._version.number += 1
         return self.array
@@ -336,12 +356,20 @@ class Tensor(_Methods):
     def __deepcopy__(self, memo: dict) -> Tensor:
         if not self.is_leaf:
             raise RuntimeError("only leaf Tensors can be deep-copied; detach() this one first")
-        result = type(self).__new__(type(self))
-        Tensor.__init__(result, self.array.copy(order="K"), self._requires_grad)
+        result = _rebuild(type(self), self.array.copy(order="K"), self._requires_grad)
         memo[id(self)] = result
         if self.grad is not None:
             result.grad = Tensor(self.grad.array.copy(order="K"))
         return result
+
+    def __reduce_ex__(self, protocol: Any) -> tuple:
+        """Pickle the array and requires_grad, as PyTorch does: no graph, gradient or hooks.
+
+        Axes go in the order of their strides, because pickle would lose any layout but C's and Fortran's.
+        """
+        order = sorted(range(self.ndim), key=lambda axis: -abs(self.array.strides[axis]))
+        back = tuple(order.index(axis) for axis in range(self.ndim))
+        return _unpickle, (type(self), self.array.transpose(order), back, self._requires_grad)
 
     def __repr__(self) -> str:
         numbers = np.array2string(
@@ -360,3 +388,14 @@ class Tensor(_Methods):
         elif self._requires_grad:
             notes += ", requires_grad=True"
         return f"tensor({numbers}{notes})"
+
+
+def _rebuild(kind: type[Tensor], array: Array, requires_grad: bool) -> Tensor:
+    """Make a leaf of a subclass, such as Parameter, without calling its constructor."""
+    result = kind.__new__(kind)
+    Tensor.__init__(result, array, requires_grad)
+    return result
+
+
+def _unpickle(kind: type[Tensor], dense: Array, axes: tuple[int, ...], requires_grad: bool) -> Tensor:
+    return _rebuild(kind, dense.transpose(axes), requires_grad)

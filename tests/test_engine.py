@@ -1,0 +1,1051 @@
+"""The graph and the backward walk: leaf rules, gradients of every order, graphs of every shape, and what is refused."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from twin import assert_twins, refusal
+
+import minires
+from minires.autograd import Function, Tensor
+
+PROGRAMS = []
+
+
+def program(function):
+    PROGRAMS.append(function)
+    return function
+
+
+def leaf(lib, *numbers, requires_grad=True):
+    return lib.tensor(list(numbers), dtype=lib.float64, requires_grad=requires_grad)
+
+
+def flags(*tensors):
+    return [(t.is_leaf, t.requires_grad, t.grad_fn is None) for t in tensors]
+
+
+# Programs that both libraries run. Those whose name begins with "refuse" must be refused by both.
+
+
+@program
+def leaf_rules(lib):
+    x, c = leaf(lib, 1.0, 2.0), leaf(lib, 3.0, 4.0, requires_grad=False)
+    with lib.no_grad():
+        n = x * 2
+    return flags(x, c, x * c, c * c, n, x.detach(), (x * 2).detach(), x.data, (x * c).requires_grad_())
+
+
+@program
+def requires_grad_switched_on(lib):
+    x = leaf(lib, 1.0, requires_grad=False)
+    y = x * 2
+    x.requires_grad_()
+    z = x * y
+    z.backward()
+    return flags(x, y, z), x.grad
+
+
+@program
+def requires_grad_switched_off_before_backward(lib):
+    x, w = leaf(lib, 2.0), leaf(lib, 3.0)
+    y = x * w
+    w.requires_grad_(False)
+    y.backward()
+    return x.grad, w.grad
+
+
+@program
+def refuse_integers_that_require_grad(lib):
+    lib.tensor([1, 2], requires_grad=True)
+
+
+@program
+def refuse_to_switch_off_a_computed_tensor(lib):
+    (leaf(lib, 1.0) * 2).requires_grad_(False)
+
+
+@program
+def computed_tensor_stays_required(lib):
+    return flags((leaf(lib, 1.0) * 2).requires_grad_(True))
+
+
+@program
+def detach_cuts(lib):
+    x = leaf(lib, 1.0, 2.0)
+    (x * x.detach()).sum().backward()
+    return x.grad
+
+
+@program
+def data_can_be_replaced(lib):
+    x = leaf(lib, 1.0, 2.0)
+    x.data = leaf(lib, 5.0, 6.0, requires_grad=False)
+    (x * x).sum().backward()
+    return x, x.grad
+
+
+@program
+def refuse_data_of_integers(lib):
+    leaf(lib, 1.0).data = lib.tensor([1])
+
+
+@program
+def refuse_data_of_a_number(lib):
+    leaf(lib, 1.0).data = 3.0
+
+
+@program
+def grads_accumulate(lib):
+    x = leaf(lib, 1.0, 2.0)
+    (x * x).sum().backward()
+    first = x.grad.clone()
+    (x * 3).sum().backward()
+    return first, x.grad
+
+
+@program
+def accumulation_is_seen_through_other_names(lib):
+    x = leaf(lib, 1.0, 2.0)
+    (x * x).sum().backward()
+    grad = x.grad
+    (x * x).sum().backward()
+    return grad, x.grad
+
+
+@program
+def grad_can_be_assigned(lib):
+    x = leaf(lib, 1.0, 2.0)
+    x.grad = leaf(lib, 10.0, 20.0, requires_grad=False)
+    (x * x).sum().backward()
+    return x.grad
+
+
+@program
+def refuse_a_grad_of_another_shape(lib):
+    leaf(lib, 1.0, 2.0).grad = leaf(lib, 1.0)
+
+
+@program
+def refuse_a_grad_of_another_dtype(lib):
+    leaf(lib, 1.0).grad = lib.tensor([1.0], dtype=lib.float32)
+
+
+@program
+def refuse_a_grad_that_is_a_number(lib):
+    leaf(lib, 1.0).grad = 1.0
+
+
+@program
+def gradient_given(lib):
+    x = leaf(lib, 1.0, 2.0)
+    (x * x).backward(leaf(lib, 10.0, 100.0, requires_grad=False))
+    return x.grad
+
+
+@program
+def gradient_of_another_dtype_is_converted(lib):
+    x = leaf(lib, 1.0, 2.0)
+    (x * x).backward(lib.tensor([10.0, 100.0], dtype=lib.float32))
+    return x.grad
+
+
+@program
+def refuse_backward_of_many_elements(lib):
+    (leaf(lib, 1.0, 2.0) * 2).backward()
+
+
+@program
+def one_element_of_any_shape_needs_no_gradient(lib):
+    x = leaf(lib, 3.0)
+    (x * x).reshape(1, 1, 1).backward()
+    return x.grad
+
+
+@program
+def refuse_gradient_of_another_shape(lib):
+    (leaf(lib, 1.0, 2.0) * 2).backward(leaf(lib, 1.0, requires_grad=False))
+
+
+@program
+def refuse_gradient_that_is_a_number(lib):
+    (leaf(lib, 1.0) * 2).backward(1.0)
+
+
+@program
+def refuse_backward_without_a_graph(lib):
+    leaf(lib, 1.0, requires_grad=False).backward()
+
+
+@program
+def refuse_backward_under_no_grad_result(lib):
+    with lib.no_grad():
+        y = leaf(lib, 1.0) * 2
+    y.backward()
+
+
+@program
+def backward_of_a_leaf(lib):
+    x = leaf(lib, 1.0)
+    x.backward()
+    x.backward()
+    return x.grad
+
+
+@program
+def refuse_second_backward(lib):
+    x = leaf(lib, 1.0)
+    y = (x * x).exp()
+    y.backward()
+    y.backward()
+
+
+@program
+def second_backward_with_retain_graph(lib):
+    x = leaf(lib, 1.0)
+    y = (x * x).exp()
+    y.backward(retain_graph=True)
+    y.backward()
+    return x.grad
+
+
+@program
+def second_backward_where_nothing_was_saved(lib):
+    x = leaf(lib, 1.0, 2.0)
+    y = (x + 1).sum()
+    y.backward()
+    y.backward()
+    return x.grad
+
+
+@program
+def shared_part_needs_retain_graph_only_where_it_saved(lib):
+    x = leaf(lib, 1.0, 2.0)
+    common = x + 1
+    (common * 2).sum().backward()
+    (common * 3).sum().backward()
+    return x.grad
+
+
+@program
+def backward_of_several(lib):
+    x, w = leaf(lib, 1.0, 2.0), leaf(lib, 3.0, 4.0)
+    lib.autograd.backward([x * w, (x * x).sum(), x], [leaf(lib, 1.0, 10.0, requires_grad=False), None, x.detach()])
+    return x.grad, w.grad
+
+
+@program
+def refuse_as_many_gradients_as_outputs_missing(lib):
+    x = leaf(lib, 1.0)
+    lib.autograd.backward([x * 2, x * 3], [leaf(lib, 1.0, requires_grad=False)])
+
+
+@program
+def backward_into_chosen_leaves(lib):
+    x, w = leaf(lib, 1.0, 2.0), leaf(lib, 3.0, 4.0)
+    (x * w).sum().backward(inputs=[w])
+    return x.grad, w.grad
+
+
+@program
+def backward_into_a_computed_tensor(lib):
+    x = leaf(lib, 1.0, 2.0)
+    y = x * 2
+    (y * y).sum().backward(inputs=[y])
+    return x.grad, y.grad
+
+
+@program
+def backward_into_an_unused_leaf(lib):
+    x, w = leaf(lib, 1.0), leaf(lib, 3.0)
+    (x * x).backward(inputs=[w])
+    return x.grad, w.grad
+
+
+@program
+def refuse_backward_into_what_needs_none(lib):
+    x, w = leaf(lib, 1.0), leaf(lib, 3.0, requires_grad=False)
+    (x * w).backward(inputs=[w])
+
+
+@program
+def refuse_backward_into_nothing(lib):
+    leaf(lib, 1.0).backward(inputs=[])
+
+
+@program
+def retain_grad_keeps(lib):
+    x = leaf(lib, 1.0, 2.0)
+    y = x * x
+    y.retain_grad()
+    y.retain_grad()
+    x.retain_grad()
+    (y * 3).sum().backward(retain_graph=True)
+    once = y.grad.clone()
+    (y * 5).sum().backward()
+    return once, y.grad, x.grad, y.retains_grad, x.retains_grad
+
+
+@program
+def refuse_retain_grad_where_none_is_computed(lib):
+    leaf(lib, 1.0, requires_grad=False).retain_grad()
+
+
+@program
+def grad_leaves_grad_alone(lib):
+    x, w = leaf(lib, 1.0, 2.0), leaf(lib, 3.0, 4.0)
+    return lib.autograd.grad((x * x * w).sum(), (w, x)), x.grad, w.grad
+
+
+@program
+def grad_of_computed_tensors(lib):
+    x = leaf(lib, 1.0, 2.0)
+    y = x * x
+    z = (y * x).sum()
+    return lib.autograd.grad(z, (y, x, z, y))
+
+
+@program
+def grad_of_itself(lib):
+    x = leaf(lib, 1.0)
+    y = x * 2
+    return lib.autograd.grad((x, y), (x, y))
+
+
+@program
+def grad_with_grad_outputs(lib):
+    x = leaf(lib, 1.0, 2.0)
+    return lib.autograd.grad(x * x, x, leaf(lib, 1.0, 10.0, requires_grad=False))
+
+
+@program
+def refuse_grad_of_an_unused_input(lib):
+    x, w = leaf(lib, 1.0), leaf(lib, 1.0)
+    lib.autograd.grad(x * x, (x, w))
+
+
+@program
+def grad_allows_unused(lib):
+    x, w = leaf(lib, 1.0), leaf(lib, 1.0)
+    return lib.autograd.grad(x * x, (x, w), allow_unused=True)
+
+
+@program
+def grad_materializes(lib):
+    x, w = leaf(lib, 1.0), leaf(lib, 1.0, 2.0)
+    constant = lib.autograd.grad(x * x, (x, w), materialize_grads=True)
+    return constant, lib.autograd.grad(x * x, (x, w), materialize_grads=True, create_graph=True)
+
+
+@program
+def refuse_to_materialize_and_not_allow(lib):
+    x, w = leaf(lib, 1.0), leaf(lib, 1.0)
+    lib.autograd.grad(x * x, (x, w), allow_unused=False, materialize_grads=True)
+
+
+@program
+def refuse_grad_of_what_needs_none(lib):
+    x, w = leaf(lib, 1.0), leaf(lib, 1.0, requires_grad=False)
+    lib.autograd.grad(x * w, w)
+
+
+@program
+def refuse_grad_twice(lib):
+    x = leaf(lib, 1.0)
+    y = x.exp()
+    lib.autograd.grad(y, x)
+    lib.autograd.grad(y, x)
+
+
+@program
+def third_derivative(lib):
+    x = leaf(lib, 0.5, 1.5)
+    y = (x**4 * x.exp()).sum()
+    orders = [y]
+    for _ in range(3):
+        (derivative,) = lib.autograd.grad(orders[-1].sum(), x, create_graph=True)
+        orders.append(derivative)
+    return orders
+
+
+@program
+def second_order_by_two_backwards(lib):
+    x, w = leaf(lib, 0.5, 1.5), leaf(lib, 2.0, 3.0)
+    (grad,) = lib.autograd.grad((x * x * x * w).sum(), x, create_graph=True)
+    (grad * grad).sum().backward()
+    return x.grad, w.grad
+
+
+@program
+def create_graph_of_a_linear_map_has_no_second_derivative(lib):
+    x = leaf(lib, 1.0, 2.0)
+    (grad,) = lib.autograd.grad((x * 3).sum(), x, create_graph=True)
+    return grad.requires_grad, lib.autograd.grad((grad * x).sum(), x)
+
+
+@program
+def gradient_of_a_gradient_given(lib):
+    x, v = leaf(lib, 1.0, 2.0), leaf(lib, 1.0, 1.0)
+    (product,) = lib.autograd.grad(x * x, x, v, create_graph=True)
+    return lib.autograd.grad(product.sum(), (x, v))
+
+
+@program
+def backward_with_create_graph_accumulates_in_the_graph(lib):
+    x = leaf(lib, 2.0)
+    x.grad = leaf(lib, 1.0, requires_grad=False)
+    lib.autograd.backward([(x * x * x).sum()], inputs=[x], create_graph=True)
+    (second,) = lib.autograd.grad(x.grad.sum(), x)
+    return x.grad.detach(), second
+
+
+@program
+def retain_graph_overrides_create_graph(lib):
+    x = leaf(lib, 2.0)
+    y = x.exp()
+    lib.autograd.grad(y, x, create_graph=True, retain_graph=False)
+    lib.autograd.grad(y, x)
+
+
+@program
+def diamond(lib):
+    x = leaf(lib, 0.5, 1.0)
+    a = x * 2
+    left, right = a.exp(), a * a
+    (left * right + a).sum().backward()
+    return x.grad
+
+
+@program
+def ladder_of_diamonds(lib):
+    x = leaf(lib, 0.5)
+    y = x
+    for _ in range(40):  # 2^40 paths: each node must be visited once
+        y = y * 0.5 + y * 0.25
+    y.backward()
+    return x.grad
+
+
+@program
+def same_tensor_as_both_inputs(lib):
+    x = leaf(lib, 2.0, 3.0)
+    (x * x + x - x / x).sum().backward()
+    return x.grad
+
+
+@program
+def late_branch_from_an_early_node(lib):
+    x = leaf(lib, 2.0)
+    a = x * 3
+    b = a * a
+    c = b * b
+    d = a * c  # a's gradient must wait for everything made after it
+    lib.autograd.backward([d, a])
+    return x.grad
+
+
+@program
+def nodes_unrelated_to_the_output(lib):
+    x = leaf(lib, 2.0)
+    y = x * x
+    z = x * 5  # noqa: F841 - a node that the walk must not wait for
+    y.backward()
+    return x.grad
+
+
+@program
+def views_carry_gradients(lib):
+    x = leaf(lib, 1.0, 2.0, 3.0, 4.0)
+    y = x.reshape(2, 2).permute(1, 0)
+    (y[0] * y[1]).sum().backward()
+    return x.grad
+
+
+@program
+def optimizer_step(lib):
+    w = leaf(lib, 1.0, 2.0)
+    for _ in range(3):
+        (w * w).sum().backward()
+        with lib.no_grad():
+            w -= 0.1 * w.grad
+        w.grad = None
+    return w
+
+
+@program
+def refuse_in_place_on_a_leaf(lib):
+    w = leaf(lib, 1.0)
+    w -= 0.1
+
+
+@program
+def refuse_in_place_method_on_a_leaf(lib):
+    leaf(lib, 1.0).add_(1)
+
+
+@program
+def refuse_numpy_of_what_requires_grad(lib):
+    leaf(lib, 1.0).numpy()
+
+
+@program
+def augmented_assignment_is_recorded(lib):
+    x = leaf(lib, 1.0, 2.0)
+    y = x * 1
+    y += x * x
+    y *= x
+    y.sum().backward()
+    return y, x.grad
+
+
+@program
+def augmented_assignment_with_a_recorded_operand(lib):
+    x, total = leaf(lib, 1.0, 2.0), leaf(lib, 0.0, 0.0, requires_grad=False)
+    total += x * x
+    total.sum().backward()
+    return total, x.grad
+
+
+@program
+def deepcopy_of_a_leaf(lib):
+    x = leaf(lib, 1.0, 2.0)
+    (x * x).sum().backward()
+    y = copy.deepcopy({"a": x, "b": x})
+    y["a"].grad.zero_()
+    return y["a"], y["a"] is y["b"], x.grad
+
+
+@program
+def refuse_deepcopy_of_a_computed_tensor(lib):
+    copy.deepcopy(leaf(lib, 1.0) * 2)
+
+
+@program
+def pickle_keeps_requires_grad(lib):
+    x = leaf(lib, 1.0, 2.0)
+    (x * x).sum().backward()
+    return [(t, t.is_leaf, t.grad is None) for t in pickle.loads(pickle.dumps([x, x.detach(), x * 2, x.reshape(2, 1)]))]
+
+
+@pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.__name__)
+def test_same_program_same_result_as_pytorch(program):
+    if program.__name__.startswith("refuse"):
+        error = refusal(program)
+        assert len(str(error)) > 15
+    else:
+        assert_twins(program)
+
+
+def vector(*numbers, requires_grad=True):
+    return Tensor(np.array(numbers, np.float64), requires_grad)
+
+
+def numbers(tensor):
+    return tensor.detach().numpy().tolist()
+
+
+# Functions of a user
+
+
+class Cube(Function):
+    def forward(self, x):
+        self.save(x)
+        return x**3
+
+    def backward(self, dy):
+        (x,) = self.saved
+        return 3 * x**2 * dy
+
+
+class Sigmoid(Function):
+    """Saves its output rather than its input."""
+
+    def forward(self, x):
+        y = 1 / (1 + np.exp(-x))
+        self.save(y)
+        return y
+
+    def backward(self, dy):
+        (y,) = self.saved
+        return dy * y * (1 - y)
+
+
+class MinMax(Function):
+    """Two outputs that carry gradients and one of integers, which cannot."""
+
+    def forward(self, x):
+        self.save(x)
+        return x.min(), x.max(), x.argsort()
+
+    def backward(self, d_min, d_max, d_order):
+        (x,) = self.saved
+        self.seen = (d_min, d_max, d_order)
+        return minires.where(x == x.min(), d_min, 0.0) + minires.where(x == x.max(), d_max, 0.0)
+
+
+class Counting(Function):
+    """A product that counts which gradients it was asked for."""
+
+    def __init__(self, asked):
+        self.asked = asked
+
+    def forward(self, a, b):
+        self.save(a, b)
+        return a * b
+
+    def backward(self, dy):
+        self.asked.append(self.needs_grad)
+        a, b = self.saved
+        return dy * b if self.needs_grad[0] else None, dy * a if self.needs_grad[1] else None
+
+
+class Returning(Function):
+    """An identity on one input whose backward returns what the test wants."""
+
+    def __init__(self, gradient):
+        self.gradient = gradient
+
+    def forward(self, x, *others):
+        return x.copy()
+
+    def backward(self, dy):
+        return self.gradient(dy) if callable(self.gradient) else self.gradient
+
+
+def test_users_function_has_every_derivative():
+    x = vector(2.0, 3.0)
+    y = Cube()(x)
+    derivatives = []
+    for _ in range(3):
+        (y,) = minires.autograd.grad(y.sum(), x, create_graph=True)
+        derivatives.append(numbers(y))
+    assert derivatives == [[12.0, 27.0], [12.0, 18.0], [6.0, 6.0]]
+
+
+def test_saved_output_is_connected_to_the_graph():
+    x = vector(0.3, -1.0)
+    t = torch.tensor([0.3, -1.0], dtype=torch.float64, requires_grad=True)
+    y, z = Sigmoid()(x), torch.sigmoid(t)
+    for _ in range(3):
+        (y,) = minires.autograd.grad(y.sum(), x, create_graph=True)
+        (z,) = torch.autograd.grad(z.sum(), t, create_graph=True)
+        np.testing.assert_allclose(y.detach().numpy(), z.detach().numpy(), rtol=1e-12)
+
+
+def test_unused_outputs_get_zeros_and_integer_outputs_none():
+    x = vector(5.0, 1.0, 3.0)
+    low, high, order = MinMax()(x)
+    assert numbers(order) == [1, 2, 0]
+    assert (order.requires_grad, order.is_leaf, high.requires_grad) == (False, True, True)
+    node = high.grad_fn
+    high.backward()
+    assert numbers(x.grad) == [1.0, 0.0, 0.0]
+    d_min, d_max, d_order = node.seen
+    assert (d_min.item(), d_max.item(), d_order) == (0.0, 1.0, None)
+    assert low.grad_fn is node
+    assert (low.output_index, high.output_index) == (0, 1)
+
+
+def test_both_outputs_reach_the_node_at_once():
+    x = vector(5.0, 1.0, 3.0)
+    low, high, _ = MinMax()(x)
+    (low * 10 + high * low).backward()
+    assert numbers(x.grad) == [1.0, 15.0, 0.0]
+
+
+@pytest.mark.parametrize("needs", [(True, True), (True, False), (False, True)])
+def test_gradient_is_computed_only_for_inputs_that_ask(needs):
+    asked = []
+    a, b = vector(2.0, requires_grad=needs[0]), vector(3.0, requires_grad=needs[1])
+    Counting(asked)(a, b).backward()
+    assert asked == [needs]
+    assert (a.grad is not None, b.grad is not None) == needs
+
+
+def test_walk_computes_only_what_lies_between_inputs_and_outputs():
+    asked = []
+    x, w, v = vector(2.0), vector(3.0), vector(5.0)
+    h = Counting(asked)(x, w)
+    y = Counting(asked)(h, v)
+    assert numbers(minires.autograd.grad(y, v, retain_graph=True)[0]) == [6.0]
+    assert asked == [(False, True)]
+    asked.clear()
+    assert numbers(minires.autograd.grad(y, h, retain_graph=True)[0]) == [5.0]
+    assert asked == [(True, False)]
+    asked.clear()
+    y.backward(inputs=[w])
+    assert asked == [(True, False), (False, True)]
+
+
+def test_function_is_told_that_nothing_is_recorded():
+    class Watching(Function):
+        def forward(self, x):
+            self.save(x)
+            return x + 1
+
+    watching = Watching()
+    with minires.no_grad():
+        y = watching(vector(1.0))
+    assert watching.needs_grad == (False,)
+    assert y.grad_fn is None
+    assert watching.saved == ()
+
+
+def test_function_takes_numbers_and_none():
+    class Scale(Function):
+        def forward(self, x, factor, nothing):
+            assert nothing is None
+            self.save(factor, None)
+            return x * factor
+
+        def backward(self, dy):
+            factor, nothing = self.saved
+            assert nothing is None
+            return dy * factor, None, None
+
+    x = vector(1.0, 2.0)
+    Scale()(x, 3.0, None).sum().backward()
+    assert numbers(x.grad) == [3.0, 3.0]
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+def test_function_is_applied_once(recorded):
+    cube = Cube()
+    cube(vector(1.0, requires_grad=recorded))
+    with pytest.raises(RuntimeError, match="Cube has been applied already"):
+        cube(vector(1.0, requires_grad=recorded))
+
+
+def test_gradient_of_none_ends_the_path():
+    x, w = vector(1.0), vector(2.0)
+    (Returning(None)(x * w) + x).backward()
+    assert numbers(x.grad) == [1.0]
+    assert w.grad is None
+
+
+def test_a_leaf_waits_for_its_last_gradient_even_if_that_is_none():
+    x = vector(1.0)
+    order = []
+    x.register_post_accumulate_grad_hook(lambda t: order.append(t.grad.item()))
+    early = x * 2
+    Returning(lambda dy: (None, None))(early, x * 3).backward(retain_graph=True)
+    (Returning(None)(early) + x * 5).backward()
+    assert order == [5.0]
+
+
+@pytest.mark.parametrize(
+    ("gradient", "message"),
+    [
+        (lambda dy: dy.sum(), r"shape \(\) and dtype float64 for input 0, of shape \(2,\)"),
+        (lambda dy: dy.float(), r"dtype float32 for input 0, .* dtype float64"),
+        (lambda dy: (dy, dy), "returned 2 gradients for 1 inputs"),
+        (lambda dy: (), "returned 0 gradients for 1 inputs"),
+        (lambda dy: dy.numpy(), "returned ndarray for input 0"),
+    ],
+)
+def test_wrong_gradients_are_refused_by_name(gradient, message):
+    x = vector(1.0, 2.0)
+    with pytest.raises(RuntimeError, match=f"Returning.backward.*{message}"):
+        Returning(gradient)(x).sum().backward()
+
+
+def test_function_without_backward_says_so():
+    class Forward(Function):
+        def forward(self, x):
+            return x + 1
+
+    with pytest.raises(NotImplementedError, match="Forward has no backward"):
+        Forward()(vector(1.0)).backward()
+
+
+# Depth
+
+
+@pytest.fixture
+def no_collector():
+    """The collector would look through the whole graph again and again while it grows."""
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("no_collector")
+@pytest.mark.parametrize("function", [lambda: Returning(lambda dy: dy), Sigmoid], ids=["plain", "saving"])
+@pytest.mark.parametrize("depth", [20_000, pytest.param(100_000, marks=pytest.mark.slow)])
+def test_no_depth_is_too_deep_to_walk_or_to_free(function, depth):
+    x = vector(0.0)
+    y = x
+    for _ in range(depth):
+        y = function()(y)
+    y.backward(retain_graph=True)
+    assert x.grad is not None
+    del y  # with its graph: this must not recurse either
+
+
+def test_deep_graph_of_second_order():
+    x = vector(1.0)
+    y = x
+    for _ in range(3000):
+        y = y + 0.0
+    (grad,) = minires.autograd.grad(y * y, x, create_graph=True)
+    assert numbers(minires.autograd.grad(grad, x)[0]) == [2.0]
+
+
+# In-place changes of what backward needs
+
+
+def change_input(x, y):
+    x.add_(1)
+
+
+def change_through_detach(x, y):
+    x.detach().add_(1)
+
+
+def change_through_data(x, y):
+    x.data.mul_(2)
+
+
+def change_through_a_view(x, y):
+    x.detach().reshape(2, 1)[0].zero_()
+
+
+def change_by_assignment(x, y):
+    x[0] = 7.0
+
+
+def replace_data(x, y):
+    x.data = vector(9.0, 9.0, requires_grad=False)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        change_input,
+        change_through_detach,
+        change_through_data,
+        change_through_a_view,
+        change_by_assignment,
+        replace_data,
+    ],
+    ids=lambda change: change.__name__,
+)
+def test_changed_input_is_named(change):
+    x = vector(1.0, 2.0)
+    y = Cube()(x)
+    with minires.no_grad():
+        change(x, y)
+    with pytest.raises(RuntimeError, match=r"Cube needs input 0 \(shape \(2,\)\).*changed in place"):
+        y.sum().backward()
+
+
+def test_changed_output_is_named():
+    y = Sigmoid()(vector(1.0, 2.0))
+    y.detach().zero_()
+    with pytest.raises(RuntimeError, match=r"Sigmoid needs output 0 .*changed in place"):
+        y.sum().backward()
+
+
+def test_changed_memory_is_noticed_through_a_saved_view():
+    class SavesView(Function):
+        def forward(self, x):
+            self.save(x.T[:1])
+            return x.sum(axis=1)
+
+        def backward(self, dy):
+            return self.saved[0]
+
+    x = Tensor(np.ones((2, 3)), requires_grad=True)
+    y = SavesView()(x)
+    x.detach().zero_()
+    with pytest.raises(RuntimeError, match=r"SavesView needs a view of input 0 \(shape \(1, 2\)\)"):
+        y.sum().backward()
+
+
+@pytest.mark.parametrize("memory", [bytearray(16), np.ones(2).data, torch.ones(2, dtype=torch.float64).numpy()])
+def test_views_of_foreign_memory_share_the_version(memory):
+    x = Tensor(np.frombuffer(memory, np.float64), requires_grad=True)
+    y = Cube()(x.reshape(2, 1))
+    x.detach().add_(1.0)
+    with pytest.raises(RuntimeError, match="changed in place"):
+        y.sum().backward()
+
+
+def test_change_of_what_backward_does_not_need_is_allowed():
+    x = vector(1.0, 2.0)
+    y = x + 1
+    x.detach().mul_(5)
+    y.sum().backward()
+    assert numbers(x.grad) == [1.0, 1.0]
+
+
+def test_change_of_a_copy_is_allowed():
+    x = vector(1.0, 2.0)
+    y = Cube()(x)
+    x.detach().clone().zero_()
+    y.sum().backward()
+    assert numbers(x.grad) == [3.0, 12.0]
+
+
+def test_changing_expanded_memory_is_refused():
+    with pytest.raises(RuntimeError, match="clone"):
+        minires.zeros(1).expand(3).add_(1)
+
+
+# Aliasing: what backward hands out belongs to whoever gets it
+
+
+def grads_of_a_sum():
+    x, y = vector(1.0, 2.0), vector(3.0, 4.0)
+    (x + y).sum().backward()
+    return [x.grad, y.grad]
+
+
+def grads_of_a_sum_with_gradient_given():
+    x, y, given = vector(1.0, 2.0), vector(3.0, 4.0), vector(1.0, 1.0, requires_grad=False)
+    (x + y).backward(given)
+    return [x.grad, y.grad, given]
+
+
+def grads_of_a_tensor_used_twice():
+    x, given = vector(1.0, 2.0), vector(1.0, 1.0, requires_grad=False)
+    (x + x).backward(given)
+    return [x.grad, given]
+
+
+def grad_returned():
+    x, y, given = vector(1.0, 2.0), vector(3.0, 4.0), vector(1.0, 1.0, requires_grad=False)
+    z = x + y
+    return [*minires.autograd.grad(z, (x, y, z), given), given]
+
+
+def grad_returned_with_create_graph():
+    x, y, given = vector(1.0, 2.0), vector(3.0, 4.0), vector(1.0, 1.0, requires_grad=False)
+    z = x + y
+    return [*minires.autograd.grad(z, (x, y, z), given, create_graph=True), given]
+
+
+def grads_retained():
+    x, given = vector(1.0, 2.0), vector(1.0, 1.0, requires_grad=False)
+    y = x + 0
+    z = y + 0
+    y.retain_grad()
+    z.retain_grad()
+    z.backward(given)
+    return [x.grad, y.grad, z.grad, given]
+
+
+def grads_kept_by_hooks():
+    x, kept = vector(1.0, 2.0), []
+    y = x + 0
+    y.register_hook(kept.append)
+    x.register_hook(kept.append)
+    (y * 2 + x * 3).sum().backward()
+    return [x.grad, kept[0], kept[1]]
+
+
+def grad_of_a_product_and_its_factor():
+    x, w = vector(1.0, 2.0), vector(3.0, 4.0)
+    (x * w).sum().backward()
+    return [x.grad, w.grad, x, w]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        grads_of_a_sum,
+        grads_of_a_sum_with_gradient_given,
+        grads_of_a_tensor_used_twice,
+        grad_returned,
+        grad_returned_with_create_graph,
+        grads_retained,
+        grads_kept_by_hooks,
+        grad_of_a_product_and_its_factor,
+    ],
+    ids=lambda make: make.__name__,
+)
+def test_no_two_gradients_share_memory(make):
+    arrays = [tensor.array for tensor in make()]
+    for i, a in enumerate(arrays):
+        assert a.flags.writeable
+        for b in arrays[:i]:
+            assert not np.shares_memory(a, b)
+
+
+def test_gradient_given_may_be_changed_afterwards():
+    x, given = vector(1.0, 2.0), vector(1.0, 1.0, requires_grad=False)
+    (x + 0).backward(given)
+    given.zero_()
+    (x + 0).backward(vector(1.0, 1.0, requires_grad=False))
+    assert numbers(x.grad) == [2.0, 2.0]
+    assert numbers(given) == [0.0, 0.0]
+
+
+# When something goes wrong inside
+
+
+def test_engine_is_usable_after_an_exception_in_backward():
+    def fail(dy):
+        raise ZeroDivisionError
+
+    x = vector(2.0)
+    node_input = x * x
+    with pytest.raises(ZeroDivisionError):
+        Returning(fail)(node_input).backward()
+    assert minires.is_grad_enabled()
+    assert node_input.grad_fn.needs_grad == (True, True)
+    assert x.grad is None
+    node_input.backward()
+    assert numbers(x.grad) == [4.0]
+
+
+def test_backward_inside_a_backward():
+    x, w = vector(2.0), vector(3.0)
+    inner = w * w
+
+    def also(dy):
+        assert not minires.is_grad_enabled()
+        inner.backward()
+        return dy
+
+    Returning(also)(x * x).backward()
+    assert (numbers(x.grad), numbers(w.grad)) == ([4.0], [6.0])
+    assert minires.is_grad_enabled()
+
+
+def test_backward_through_the_same_graph_inside_a_hook():
+    x = vector(2.0)
+    y = x * x
+    seen = []
+
+    def hook(grad):
+        if not seen:
+            seen.append(None)
+            seen.extend(minires.autograd.grad(y, x, retain_graph=True))
+
+    y.register_hook(hook)
+    y.backward()
+    assert numbers(seen[1]) == [4.0]
+    assert numbers(x.grad) == [4.0]
+
+
+# Copies
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda t: pickle.loads(pickle.dumps(t))], ids=["deepcopy", "pickle"])
+@pytest.mark.parametrize("axes", [(0, 1, 2, 3), (3, 2, 0, 1), (0, 3, 1, 2)])
+def test_copies_keep_the_memory_layout(copied, axes):
+    x = Tensor(np.random.default_rng(0).random((2, 3, 4, 5)).transpose(axes))
+    y = copied(x)
+    assert y.array.strides == x.array.strides
+    np.testing.assert_array_equal(y.array, x.array)
+
+
+def test_tensor_wraps_arrays_only():
+    with pytest.raises(TypeError, match="Tensor wraps a NumPy or CuPy array, got list"):
+        Tensor([1.0])

@@ -1,0 +1,59 @@
+"""One program, run with minires and with PyTorch: both must return the same, or both refuse."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+import minires
+
+REFUSALS = (RuntimeError, ValueError, TypeError, IndexError, KeyError, AttributeError)
+
+
+def assert_twins(program: Callable[[Any], Any], tolerance: float = 1e-12) -> None:
+    """Run ``program(library)`` for both and compare nested results of Tensors, numbers, strings and None."""
+    ours, theirs = _outcome(program, minires), _outcome(program, torch)
+    if isinstance(theirs, Exception):
+        assert isinstance(ours, Exception), f"PyTorch refuses ({theirs}), minires returns {ours}"
+        assert len(str(ours)) > 15, f"the message says too little: {ours}"
+    else:
+        if isinstance(ours, Exception):
+            raise AssertionError(f"minires refuses, PyTorch returns {theirs}") from ours
+        _compare(ours, theirs, tolerance, "result")
+
+
+def refusal(program: Callable[[Any], Any]) -> Exception:
+    """Return the error with which minires refuses, having checked that PyTorch raises the same class."""
+    ours, theirs = _outcome(program, minires), _outcome(program, torch)
+    assert isinstance(theirs, Exception), f"PyTorch returns {theirs}"
+    assert type(ours) is type(theirs), f"minires gives {ours!r}, PyTorch {theirs!r}"
+    return ours
+
+
+def _outcome(program: Callable[[Any], Any], library: Any) -> Any:
+    with warnings.catch_warnings():
+        if library is torch:
+            warnings.simplefilter("ignore")
+        try:
+            return program(library)
+        except REFUSALS as error:
+            return error
+
+
+def _compare(ours: Any, theirs: Any, tolerance: float, where: str) -> None:
+    if isinstance(theirs, (tuple, list)):
+        assert len(ours) == len(theirs), f"{where}: {len(ours)} items, PyTorch has {len(theirs)}"
+        for index, (a, b) in enumerate(zip(ours, theirs, strict=True)):
+            _compare(a, b, tolerance, f"{where}[{index}]")
+    elif isinstance(theirs, torch.Tensor):
+        assert isinstance(ours, minires.Tensor), f"{where}: {ours!r}, PyTorch has {theirs!r}"
+        a, b = ours.detach().numpy(), theirs.detach().numpy()
+        assert (a.shape, a.dtype) == (b.shape, b.dtype), where
+        np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance, err_msg=where)
+        assert ours.requires_grad == theirs.requires_grad, f"{where}: requires_grad is {ours.requires_grad}"
+    else:
+        assert ours == theirs, f"{where}: {ours!r}, PyTorch has {theirs!r}"
