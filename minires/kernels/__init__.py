@@ -6,6 +6,7 @@ Numba. `kernels_for` picks the module for an array; `use_reference` makes it pic
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -40,8 +41,8 @@ def use_reference() -> Iterator[None]:
 @cache
 def _cpu_kernels() -> ModuleType:
     """Import the compiled kernels on first use: Numba takes longer to import than all of minires."""
-    try:
-        from minires.kernels import cpu
-    except ImportError:  # no Numba for this platform: slower, not wrong
+    if importlib.util.find_spec("numba") is None:  # no Numba for this platform: slower, not wrong
         return reference
+    from minires.kernels import cpu
+
     return cpu
