@@ -261,10 +261,11 @@ class _Walk:
         observers = state.observers
         begin = time.perf_counter() if observers else 0.0
         recorded, node.needs_grad = node.needs_grad, wanted
+        checking, state.anomaly = state.anomaly, False  # the node answers for the operations in its backward
         try:
             result = node.backward(*arguments)
         finally:
-            node.needs_grad = recorded
+            node.needs_grad, state.anomaly = recorded, checking
         results = result if isinstance(result, tuple) else (result,)
         node.check_gradients(results, wanted)
         if not self.retain_graph:
