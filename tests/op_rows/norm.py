@@ -40,6 +40,7 @@ ROWS = [
         [
             Sample(normal(4, 3, 5, 6), 3, normal(3), normal(3), True, kink=True),
             Sample(normal(4, 3), 3, normal(3), normal(3), True, 0.3, 1e-3, kink=True),
+            Sample(normal(0, 3, 4, 4), 3, normal(3), normal(3), True, kink=True),
             Sample(normal(4, 3, 5), 3, normal(3), normal(3), kink=True),
         ],
     ),
