@@ -9,21 +9,22 @@ import pytest
 import torch
 
 from minires.autograd import Tensor
+from minires.device import to_device
 from minires.nn.utils import clip_grad_norm_, clip_grad_value_
 
 SHAPES = [(3, 4), (5,), (), (2, 3, 4, 5)]
 
 
-def pair(scale: float = 1.0, dtype=np.float64):
+def pair(dtype=np.float64, device="cpu"):
     """The same parameters with the same gradients in both libraries; the last has none."""
     rng = np.random.default_rng(0)
     ours, theirs = [], []
     for shape in SHAPES:
-        array = np.asarray(scale * rng.standard_normal(shape)).astype(dtype)
+        array = np.asarray(rng.standard_normal(shape)).astype(dtype)
         if array.ndim == 4:
             array = np.ascontiguousarray(array.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
-        ours.append(Tensor(np.zeros(shape, dtype), requires_grad=True))
-        ours[-1].grad = Tensor(array.copy(order="K"))
+        ours.append(Tensor(to_device(np.zeros(shape, dtype), device), requires_grad=True))
+        ours[-1].grad = Tensor(to_device(array.copy(order="K"), device))
         theirs.append(torch.zeros(shape, dtype=torch.from_numpy(array).dtype, requires_grad=True))
         theirs[-1].grad = torch.from_numpy(array.copy())
     ours.append(Tensor(np.zeros(3, dtype), requires_grad=True))
@@ -36,7 +37,7 @@ def assert_equal_gradients(ours, theirs, tolerance: float = 1e-12):
         if b.grad is None:
             assert a.grad is None
         else:
-            np.testing.assert_allclose(a.grad.numpy(), b.grad.numpy(), rtol=tolerance)
+            np.testing.assert_allclose(a.grad.cpu().numpy(), b.grad.numpy(), rtol=tolerance)
 
 
 @pytest.mark.parametrize("norm_type", [2.0, 1, 3.5, math.inf, 0])
@@ -92,6 +93,17 @@ def test_one_tensor_will_do():
     torch.nn.utils.clip_grad_norm_(theirs[0], 0.1)
     clip_grad_value_(ours[1], 0.1)
     torch.nn.utils.clip_grad_value_(theirs[1], 0.1)
+    assert_equal_gradients(ours, theirs)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("norm_type", [2.0, 1, math.inf, 0])
+def test_gradients_on_a_gpu_are_clipped_alike(norm_type: float):
+    ours, theirs = pair(device="cuda")
+    norm = clip_grad_norm_(ours, 0.5, norm_type)
+    expected = torch.nn.utils.clip_grad_norm_(theirs, 0.5, norm_type)
+    assert norm.device.type == "cuda"
+    assert norm.item() == pytest.approx(expected.item(), rel=1e-12)
     assert_equal_gradients(ours, theirs)
 
 

@@ -93,7 +93,7 @@ def _norm(array: Array, order: float) -> Array:
         return xp.sqrt(vector @ vector)
     magnitudes = xp.abs(array)
     if order == math.inf:
-        return magnitudes.max(initial=0)
+        return magnitudes.max() if magnitudes.size else xp.zeros((), array.dtype)
     if order == 0:
         return (magnitudes != 0).sum().astype(array.dtype)
     return (magnitudes**order).sum() ** (1 / order)

@@ -52,7 +52,6 @@ class ClassTarget:
         self.kept = target != ignore_index
         self.index = xp.where(self.kept, target, 0).astype(np.int64, copy=False)
         grid = xp.ogrid[tuple(slice(length) for length in target.shape)]
-        grid = grid if isinstance(grid, (list, tuple)) else [grid]  # NumPy gives one axis without a list
         self.places = (grid[0], self.index, *grid[1:])
         self.class_weights = None if weight is None else weight.reshape(1, classes, *(1,) * (input.ndim - 2))
         kept = self.kept.astype(input.dtype)

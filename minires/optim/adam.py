@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from numbers import Real
 from typing import Any
 
 from minires.autograd import Tensor
@@ -62,7 +61,7 @@ class Adam(Optimizer):
         """Raise ValueError if an option of a group has no sensible value."""
         check_at_least_zero(options, "lr", "eps", "weight_decay")
         betas = options["betas"]
-        if len(betas) != 2 or not all(isinstance(beta, Real) and 0 <= beta < 1 for beta in betas):
+        if len(betas) != 2 or not all(isinstance(beta, float | int) and 0 <= beta < 1 for beta in betas):
             raise ValueError(f"betas must be two numbers from 0 to below 1, got {betas}")
 
     def update(self, parameter: Array, gradient: Array, state: dict[str, Any], options: Options) -> None:

@@ -61,7 +61,7 @@ class Optimizer:
         self.param_groups: list[Options] = []
         self.step_calls = 0  # lets a schedule notice that it is stepped before the optimizer
         self._scratch: dict[tuple, Array] = {}
-        groups = list(params)
+        groups: list[Any] = list(params)
         if not groups:
             raise ValueError("the optimizer got an empty parameter list: does the model have parameters?")
         for group in groups if isinstance(groups[0], dict) else [{"params": groups}]:
@@ -122,11 +122,6 @@ class Optimizer:
         """Update every parameter that has a gradient.
 
         ``closure``, if given, is called first: it computes the loss and its gradients, and its result is returned.
-
-        Raises
-        ------
-        RuntimeError
-            If a gradient has not the shape of its parameter.
         """
         loss = None
         if closure is not None:
@@ -135,14 +130,8 @@ class Optimizer:
         with no_grad():
             for group in self.param_groups:
                 for parameter in group["params"]:
-                    gradient = parameter.grad
-                    if gradient is None:
-                        continue
-                    if gradient.shape != parameter.shape:
-                        raise RuntimeError(
-                            f"a gradient of shape {gradient.shape} was set on a parameter of shape {parameter.shape}"
-                        )
-                    self.update(parameter.writable_array(), gradient.array, self.state[parameter], group)
+                    if parameter.grad is not None:
+                        self.update(parameter.writable_array(), parameter.grad.array, self.state[parameter], group)
         self.step_calls += 1
         return loss
 
@@ -210,7 +199,7 @@ class Optimizer:
             largest = max(p.array.size for p in self._parameters() if p.dtype == like.dtype)
             memory = self._scratch[key] = array_module(like).empty(max(largest, like.size), like.dtype)
         order = sorted(range(like.ndim), key=lambda axis: -abs(like.strides[axis]))
-        lying = memory[: like.size].reshape([like.shape[axis] for axis in order])
+        lying = memory[: like.size].reshape(tuple(like.shape[axis] for axis in order))
         return lying.transpose([order.index(axis) for axis in range(like.ndim)])
 
     def _parameters(self) -> list[Tensor]:

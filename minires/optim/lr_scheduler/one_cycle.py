@@ -92,9 +92,9 @@ class OneCycleLR(LRScheduler):
         position, ends, momenta = self._phase()
         lrs = []
         for group in self.optimizer.param_groups:
-            lrs.append(self._between(*(group[end] for end in ends), position))
+            lrs.append(self._between(group[ends[0]], group[ends[1]], position))
             if self.cycle_momentum:
-                momentum = self._between(*(group[end] for end in momenta), position)
+                momentum = self._between(group[momenta[0]], group[momenta[1]], position)
                 if "betas" in group:
                     group["betas"] = (momentum, *group["betas"][1:])
                 else:
