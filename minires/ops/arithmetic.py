@@ -8,8 +8,6 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
-
 from minires.autograd import Function, Tensor
 from minires.ops.broadcast import sum_to
 from minires.ops.pointwise import log
@@ -239,7 +237,7 @@ def pow(input: Any, exponent: Any) -> Tensor:
     dtype = result_type(input, exponent)
     if dtype.kind == "b":
         raise RuntimeError("pow is not defined for booleans: convert with .int() first")
-    if dtype.kind != "f" and bool((b.array if isinstance(b, Tensor) else np.array(b)).min(initial=0) < 0):
+    if dtype.kind != "f" and bool((b.array < 0).any() if isinstance(b, Tensor) else b < 0):
         raise RuntimeError(f"integers to a negative power ({exponent}) are not integers: convert with .float() first")
     return Pow()(a, b)
 

@@ -30,9 +30,8 @@ class Clamp(Function):
 
     def backward(self, dy):
         x, low, high = (_array(value) for value in self.saved)
-        xp = array_module(x)
-        crossed = False if low is None or high is None else xp.greater(low, high)  # then high wins everywhere
-        below = False if low is None else (x < low) & xp.logical_not(crossed)
+        crossed = False if low is None or high is None else low > high  # then high wins everywhere
+        below = False if low is None else (x < low) & (crossed ^ True)
         above = False if high is None else (x > high) | crossed
         inside = True if low is None else x >= low  # false for NaN, which gets no gradient
         inside = inside if high is None else inside & (x <= high)

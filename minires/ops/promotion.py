@@ -56,9 +56,9 @@ def result_type(*operands: Any) -> np.dtype:
             weight, dtype = 2, _number_dtype(operand)
         by_weight[weight] = _combine(by_weight[weight], dtype)
     result: np.dtype | None = None
-    for dtype in by_weight:  # heaviest first
-        if result is None or (dtype is not None and _KINDS[dtype.kind] > _KINDS[result.kind]):
-            result = dtype
+    for candidate in by_weight:  # heaviest first
+        if result is None or (candidate is not None and _KINDS[candidate.kind] > _KINDS[result.kind]):
+            result = candidate
     if result is None:
         raise TypeError("at least one operand is needed")
     return result
