@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -21,14 +22,15 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,  # --debug asks for a traceback, and a plain one is the easier to pass on
 )
-for name, command in {
+_COMMANDS: dict[str, Callable[..., None]] = {
     "train": train,
     "eval": evaluate,
     "predict": predict,
     "summary": summary,
     "verify": verify,
     "data": data,
-}.items():
+}
+for name, command in _COMMANDS.items():
     app.command(name)(one_line_errors(command))
 
 

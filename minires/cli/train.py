@@ -89,7 +89,7 @@ def train(
     folder.prepare(resuming=resume is not None)
     net.to(target)
     trainer = experiment.trainer(net, train_set, test_set, target, workers, checkpoint)
-    _run(experiment, trainer, folder, len(train_set), len(test_set), target)  # type: ignore[arg-type]
+    _run(experiment, trainer, folder, len(train_set), len(test_set), target)
 
 
 def _run(experiment: Any, trainer: Any, folder: Any, train_images: int, test_images: int, device: Any) -> None:

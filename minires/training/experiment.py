@@ -84,7 +84,7 @@ class Experiment:
             If the checkpoint does not fit.
         """
         recipe = self.recipe
-        full = len(train_set) >= recipe.batch_size  # type: ignore[arg-type]
+        full = len(train_set) >= recipe.batch_size
         loader = DataLoader(
             train_set, recipe.batch_size, shuffle=True, num_workers=workers, drop_last=full, seed=self.seed
         )
