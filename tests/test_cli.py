@@ -19,7 +19,9 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from minires.cli import app
+from minires.cli.compiling import announce_compilation
 from minires.cli.options import CIFAR_MODELS, IMAGENET_MODELS, DataName, LogFormat, RecipeName
+from minires.cli.progress import duration
 from minires.data import available
 from minires.device import cuda_is_available
 from minires.models import list_models
@@ -452,7 +454,32 @@ def test_debug_shows_the_traceback(tmp_path):
     assert "CheckpointError" in debug.stderr
 
 
-def test_verify(monkeypatch):
+@pytest.mark.parametrize(
+    ("pieces", "messages"),
+    [([0.2], 1), ([0.06, 0.06, 0.06], 1), ([0.01], 0), ([], 0)],
+    ids=["long", "sum", "short", "none"],
+)
+def test_long_compilations_are_announced_once(pieces, messages):
+    from numba.core import event
+
+    said = []
+    with announce_compilation(said.append, after=0.1):
+        for seconds in pieces:
+            with event.trigger_event("numba:compile"):
+                time.sleep(seconds)
+    time.sleep(0.15)
+    assert len(said) == messages
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(8.24, "8.2 s"), (59.97, "1 min 00 s"), (125, "2 min 05 s"), (3599.7, "1 h 00 min"), (12_000, "3 h 20 min")],
+)
+def test_durations(seconds, text):
+    assert duration(seconds) == text
+
+
+def test_verify():
     output = minires("verify", "resnet20", "--image-size", 8, "--rows", 3, "--no-torch").stdout
     assert "0 wrong" in output
 

@@ -34,8 +34,9 @@ class TrainingProgress:
 
     def __enter__(self) -> TrainingProgress:
         self.begin = time.perf_counter()
+        begun = self.trainer.step // len(self.trainer.train_loader) + 1
         self.task = self.bar.add_task(
-            "", total=self.trainer.steps, completed=self.trainer.step, epoch="", loss="-", rate="-"
+            "", total=self.trainer.steps, completed=self.trainer.step, epoch=self._epoch(begun), loss="-", rate="-"
         )
         self.bar.start()
         return self
@@ -56,7 +57,7 @@ class TrainingProgress:
         self.bar.update(
             self.task,
             completed=report.step,
-            epoch=f"{report.epoch}/{self.trainer.epochs}",
+            epoch=self._epoch(report.epoch),
             loss=f"{report.loss:.3f}",
             rate=f"{rate:,.0f}",
         )
@@ -66,10 +67,13 @@ class TrainingProgress:
         self.begin = time.perf_counter()
         test = f"  test {100 * report.test.accuracy:.2f} %" if report.test else ""
         self.say(
-            f"epoch {report.epoch}/{self.trainer.epochs}  loss {report.train_loss:.4f}"
+            f"epoch {self._epoch(report.epoch)}  loss {report.train_loss:.4f}"
             f"  train {100 * report.train_accuracy:.2f} %{test}"
             f"  {report.images_per_second:,.0f} images/s  {duration(report.seconds)}"
         )
+
+    def _epoch(self, number: int) -> str:
+        return f"{number}/{self.trainer.epochs}"
 
 
 def duration(seconds: float) -> str:
