@@ -19,6 +19,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import copy_context
 from typing import Any
 
 import numba
@@ -70,7 +71,8 @@ def launch(kernel: Callable[..., object], items: int, work: int, *arguments: Any
     """
     threads = 1 if work < SERIAL_WORK else max(1, min(items, _threads))
     first, *rest = itertools.pairwise(items * i // threads for i in range(threads + 1))
-    others = [_executor().submit(kernel, *span, *arguments) for span in rest]
+    # Each thread takes along a copy of the caller's context, where NumPy keeps how it treats overflow and NaN.
+    others = [_executor().submit(copy_context().run, kernel, *span, *arguments) for span in rest]
     try:
         kernel(*first, *arguments)
     finally:
