@@ -236,8 +236,9 @@ class _Walk:
         gradients = [self._collect(node, index) for index in range(len(node.outputs))]
         if True not in wanted or all(gradient is None for gradient in gradients):
             return
-        results = self._differentiate(node, node.with_zeros(gradients), wanted)
-        del gradients  # their memory may go before more is allocated
+        arguments = node.with_zeros(gradients) if node.materialize_grads else tuple(gradients)
+        results = self._differentiate(node, arguments, wanted)
+        del gradients, arguments  # their memory may go before more is allocated
         for edge, gradient, is_wanted in zip(node.edges, results, wanted, strict=True):
             if is_wanted and edge is not None and gradient is not None:
                 self._deliver(edge, gradient)

@@ -65,6 +65,8 @@ class Function:
     Values for backward are kept by ``self.save(...)`` in forward and come back as Tensors in ``self.saved``. Inputs and
     outputs of this Function come back connected to the graph; anything else comes back as a constant.
 
+    A subclass that sets ``materialize_grads = False`` gets None in backward where others get zeros.
+
     Examples
     --------
     >>> class Cube(Function):
@@ -80,6 +82,7 @@ class Function:
     array([12.], dtype=float32)
     """
 
+    materialize_grads = True
     needs_grad: tuple[bool, ...] = ()
     input_shapes: tuple[tuple[int, ...], ...] = ()
     edges: tuple[Edge | Tensor | None, ...] = ()  # a leaf Tensor stands for itself

@@ -262,7 +262,8 @@ class Tensor(_Methods):
         Raises
         ------
         RuntimeError
-            If the Tensor requires a gradient and a graph is being recorded, or if its elements share memory.
+            If the Tensor requires a gradient and a graph is being recorded, or if its memory is read-only or shared by
+            several of its elements.
         """
         if self._requires_grad and state.grad_enabled:
             if self.is_leaf:
@@ -272,10 +273,12 @@ class Tensor(_Methods):
             raise RuntimeError(
                 "changes in place are not recorded: write x = x.add(...) for x.add_(...), or use minires.no_grad()"
             )
-        if not getattr(self.array.flags, "writeable", True):  # CuPy arrays have no such flag
+        array = self.array
+        repeats = array.size and any(n > 1 and step == 0 for n, step in zip(array.shape, array.strides, strict=True))
+        if repeats or not getattr(array.flags, "writeable", True):  # CuPy arrays have no such flag
             raise RuntimeError(
-                f"this Tensor of shape {self.shape} cannot be changed in place: its memory is read-only, or shared by "
-                "several elements as after expand(). clone() it first"
+                f"this Tensor of shape {self.shape} is expanded or read-only and cannot be changed in place: "
+                "clone() it first"
             )
         self._version.number += 1
         return self.array

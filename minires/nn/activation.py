@@ -7,37 +7,38 @@ from minires.nn import functional as F
 from minires.nn.module import Module
 
 
-class ReLU(Module):
-    """max(x, 0); the gradient at 0 is 0."""
-
+class _MaybeInPlace(Module):
     def __init__(self, inplace: bool = False):
         super().__init__()
         self.inplace = inplace
+
+    def extra_repr(self) -> str:
+        """Return the layer's options, those at their defaults left out."""
+        return "inplace=True" if self.inplace else ""
+
+
+class ReLU(_MaybeInPlace):
+    """max(x, 0); the gradient at 0 is 0."""
 
     def forward(self, input: Tensor) -> Tensor:
         """Apply the function to each element."""
         return F.relu(input)
 
 
-class ReLU6(Module):
+class ReLU6(_MaybeInPlace):
     """min(max(x, 0), 6)."""
-
-    def __init__(self, inplace: bool = False):
-        super().__init__()
-        self.inplace = inplace
 
     def forward(self, input: Tensor) -> Tensor:
         """Apply the function to each element."""
         return F.relu6(input)
 
 
-class LeakyReLU(Module):
+class LeakyReLU(_MaybeInPlace):
     """x where x > 0, negative_slope * x elsewhere."""
 
     def __init__(self, negative_slope: float = 0.01, inplace: bool = False):
-        super().__init__()
+        super().__init__(inplace)
         self.negative_slope = negative_slope
-        self.inplace = inplace
 
     def forward(self, input: Tensor) -> Tensor:
         """Apply the function to each element."""
@@ -45,15 +46,11 @@ class LeakyReLU(Module):
 
     def extra_repr(self) -> str:
         """Return the layer's options."""
-        return f"negative_slope={self.negative_slope}"
+        return ", ".join([f"negative_slope={self.negative_slope}"] + ["inplace=True"] * self.inplace)
 
 
-class SiLU(Module):
+class SiLU(_MaybeInPlace):
     """x * sigmoid(x)."""
-
-    def __init__(self, inplace: bool = False):
-        super().__init__()
-        self.inplace = inplace
 
     def forward(self, input: Tensor) -> Tensor:
         """Apply the function to each element."""

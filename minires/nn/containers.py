@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import groupby
 from typing import Any
 
 from minires.nn.module import Module
@@ -19,20 +20,20 @@ class _Indexed(Module):
         return iter(self._modules.values())
 
     def __getitem__(self, index: int | slice) -> Any:
-        modules = list(self._modules.values())
         if isinstance(index, slice):
-            return self._of(modules[index])
-        if not -len(modules) <= index < len(modules):
-            raise IndexError(f"index {index} is out of range for {len(modules)} modules")
-        return modules[index]
+            return self._sliced(index)
+        return self._modules[self._name_at(index)]
 
     def __setitem__(self, index: int, module: Module) -> None:
+        setattr(self, self._name_at(index), module)
+
+    def _name_at(self, index: int) -> str:
         if not -len(self) <= index < len(self):
             raise IndexError(f"index {index} is out of range for {len(self)} modules")
-        self._modules[list(self._modules)[index]] = module
+        return list(self._modules)[index]
 
-    def _of(self, modules: list[Module]) -> _Indexed:
-        """Return a container of the same kind."""
+    def _sliced(self, part: slice) -> _Indexed:
+        """Return the modules of a slice in a container of the same kind."""
         raise NotImplementedError
 
     def append(self, module: Module) -> _Indexed:
@@ -53,8 +54,8 @@ class Sequential(_Indexed):
         for name, module in named:
             self.add_module(name, module)
 
-    def _of(self, modules: list[Module]) -> Sequential:
-        return Sequential(*modules)
+    def _sliced(self, part: slice) -> Sequential:
+        return Sequential(OrderedDict(list(self._modules.items())[part]))  # the names stay
 
     def forward(self, input: Any) -> Any:
         """Pass ``input`` through every module in turn."""
@@ -71,14 +72,23 @@ class ModuleList(_Indexed):
         for module in modules:
             self.append(module)
 
-    def _of(self, modules: list[Module]) -> ModuleList:
-        return ModuleList(modules)
+    def _sliced(self, part: slice) -> ModuleList:
+        return ModuleList(list(self)[part])  # numbered anew
 
     def extend(self, modules: Iterable[Module]) -> ModuleList:
         """Add several modules at the end."""
         for module in modules:
             self.append(module)
         return self
+
+    def __repr__(self) -> str:
+        """Show equal neighbours once: a deep net has many."""
+        runs = [(text, list(group)) for text, group in groupby(self._own_modules(), lambda item: repr(item[1]))]
+        lines = [
+            f"({group[0][0]}): {text}" if len(group) == 1 else f"({group[0][0]}-{group[-1][0]}): {len(group)} x {text}"
+            for text, group in runs
+        ]
+        return self._repr_of(lines)
 
 
 class ModuleDict(Module):

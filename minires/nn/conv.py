@@ -5,10 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
-
 from minires.autograd import Tensor
-from minires.autograd.creation import empty, get_default_dtype
+from minires.autograd.creation import DeviceLike, empty
 from minires.kernels.layout import from_rsio
 from minires.nn import functional as F
 from minires.nn import init
@@ -20,6 +18,8 @@ def _pair(value: Any) -> tuple[int, int]:
 
 
 class _ConvNd(Module):
+    output_padding = (0, 0)
+
     def __init__(
         self,
         in_channels: int,
@@ -35,6 +35,11 @@ class _ConvNd(Module):
             raise ValueError(
                 f"groups must divide in_channels and out_channels, got {groups} for {in_channels} and {out_channels}"
             )
+        if isinstance(padding, str):
+            if padding not in ("same", "valid"):
+                raise ValueError(f'padding must be "same", "valid" or numbers, got {padding!r}')
+            if padding == "same" and _pair(stride) != (1, 1):
+                raise ValueError(f'padding="same" needs stride 1, got stride={stride}: give the padding in numbers')
         self.in_channels = in_channels
         self.out_channels = out_channels
         self.kernel_size = _pair(kernel_size)
@@ -43,10 +48,13 @@ class _ConvNd(Module):
         self.dilation = _pair(dilation)
         self.groups = groups
 
-    def _make_parameters(self, filters: int, depth: int, bias: bool) -> None:
+    def _make_parameters(self, filters: int, depth: int, bias: bool, device: DeviceLike, dtype: Any) -> None:
         # Logical (filters, depth, R, S), in memory (R, S, depth, filters): as the kernels read it.
-        self.weight = Parameter(Tensor(from_rsio(np.empty((*self.kernel_size, depth, filters), get_default_dtype()))))
-        self.register_parameter("bias", Parameter(empty(self.out_channels)) if bias else None)
+        memory = empty(*self.kernel_size, depth, filters, device=device, dtype=dtype)
+        self.weight = Parameter(Tensor(from_rsio(memory.array)))
+        self.register_parameter(
+            "bias", Parameter(empty(self.out_channels, device=device, dtype=dtype)) if bias else None
+        )
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -60,8 +68,9 @@ class _ConvNd(Module):
     def extra_repr(self) -> str:
         """Return the layer's options, those at their defaults left out."""
         parts = [f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"]
-        parts += [f"padding={self.padding!r}"] if self.padding != (0, 0) else []
+        parts += [f"padding={self.padding}"] if self.padding != (0, 0) else []
         parts += [f"dilation={self.dilation}"] if self.dilation != (1, 1) else []
+        parts += [f"output_padding={self.output_padding}"] if self.output_padding != (0, 0) else []
         parts += [f"groups={self.groups}"] if self.groups != 1 else []
         parts += ["bias=False"] if self.bias is None else []
         return ", ".join(parts)
@@ -80,9 +89,12 @@ class Conv2d(_ConvNd):
         dilation: Any = 1,
         groups: int = 1,
         bias: bool = True,
+        *,
+        device: DeviceLike = None,
+        dtype: Any = None,
     ):
         super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups)
-        self._make_parameters(out_channels, in_channels // groups, bias)
+        self._make_parameters(out_channels, in_channels // groups, bias, device, dtype)
 
     def forward(self, input: Tensor) -> Tensor:
         """Convolve ``input``."""
@@ -103,12 +115,15 @@ class ConvTranspose2d(_ConvNd):
         groups: int = 1,
         bias: bool = True,
         dilation: Any = 1,
+        *,
+        device: DeviceLike = None,
+        dtype: Any = None,
     ):
         if isinstance(padding, str):
             raise ValueError(f"a transposed convolution takes its padding as numbers, got {padding!r}")
         super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups)
         self.output_padding = _pair(output_padding)
-        self._make_parameters(in_channels, out_channels // groups, bias)
+        self._make_parameters(in_channels, out_channels // groups, bias, device, dtype)
 
     def forward(self, input: Tensor) -> Tensor:
         """Convolve ``input``, transposed."""

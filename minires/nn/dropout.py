@@ -29,4 +29,4 @@ class Dropout(Module):
 
     def extra_repr(self) -> str:
         """Return the layer's options."""
-        return f"p={self.p}"
+        return f"p={self.p}, inplace={self.inplace}"

@@ -10,12 +10,9 @@ import math
 
 from minires.autograd import Tensor, no_grad
 
+_LINEAR = ("linear", *(f"conv{transposed}{axes}d" for transposed in ("", "_transpose") for axes in (1, 2, 3)))
 _GAINS = {
-    "linear": 1.0,
-    "conv1d": 1.0,
-    "conv2d": 1.0,
-    "conv3d": 1.0,
-    "sigmoid": 1.0,
+    **dict.fromkeys((*_LINEAR, "sigmoid"), 1.0),
     "tanh": 5.0 / 3,
     "relu": math.sqrt(2.0),
     "selu": 3.0 / 4,
@@ -59,7 +56,7 @@ def _fan(tensor: Tensor, mode: str) -> int:
     fans = dict(zip(("fan_in", "fan_out"), fan_in_and_fan_out(tensor), strict=True))
     if mode.lower() not in fans:
         raise ValueError(f'mode must be "fan_in" or "fan_out", got {mode!r}')
-    return fans[mode.lower()]
+    return max(fans[mode.lower()], 1)  # 0 only for a weight without elements, where no number matters
 
 
 def uniform_(tensor: Tensor, a: float = 0.0, b: float = 1.0) -> Tensor:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from minires.autograd import Tensor
-from minires.autograd.creation import empty
+from minires.autograd.creation import DeviceLike, empty
 from minires.nn import functional as F
 from minires.nn import init
 from minires.nn.module import Module, Parameter
@@ -17,12 +18,14 @@ class Linear(Module):
     Weight and bias start from U(-1/sqrt(in_features), 1/sqrt(in_features)), as in PyTorch.
     """
 
-    def __init__(self, in_features: int, out_features: int, bias: bool = True):
+    def __init__(
+        self, in_features: int, out_features: int, bias: bool = True, device: DeviceLike = None, dtype: Any = None
+    ):
         super().__init__()
         self.in_features = in_features
         self.out_features = out_features
-        self.weight = Parameter(empty(out_features, in_features))
-        self.register_parameter("bias", Parameter(empty(out_features)) if bias else None)
+        self.weight = Parameter(empty(out_features, in_features, device=device, dtype=dtype))
+        self.register_parameter("bias", Parameter(empty(out_features, device=device, dtype=dtype)) if bias else None)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

@@ -12,10 +12,6 @@ class _Loss(Module):
         super().__init__()
         self.reduction = reduction
 
-    def extra_repr(self) -> str:
-        """Return the layer's options."""
-        return f"reduction={self.reduction!r}"
-
 
 class CrossEntropyLoss(_Loss):
     """Cross entropy between logits (N, C, ...) and classes or class probabilities."""

@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from minires.autograd import Function, Hooks, RemovableHandle, Tensor, no_grad
+from minires.autograd import Hooks, RemovableHandle, Tensor, no_grad
 from minires.device import Device, as_device, to_device
+from minires.nn.backward_hooks import BackwardWatch
 
 
 class Parameter(Tensor):
-    """A leaf Tensor that a Module registers as its own and an optimizer updates.
+    """A leaf Tensor that a Module registers as its own and an optimizer updates. It shares the memory of ``data``.
 
     Raises
     ------
+    TypeError
+        If ``data`` is no Tensor.
     RuntimeError
-        If the elements are not floating-point numbers.
+        If it is to require a gradient and its elements are not floating-point numbers.
     """
 
     def __init__(self, data: Tensor, requires_grad: bool = True):
+        if not isinstance(data, Tensor):
+            raise TypeError(f"Parameter needs a Tensor, got {type(data).__name__}: use minires.tensor(...) first")
         super().__init__(data.array, requires_grad)
+        self._version = data._version
 
     def __repr__(self) -> str:
         return f"Parameter containing:\n{super().__repr__()}"
@@ -68,7 +74,7 @@ class Module:
             replaced = hook(self, inputs)
             if replaced is not None:
                 inputs = replaced if isinstance(replaced, tuple) else (replaced,)
-        watch = _BackwardWatch(self) if self._backward_hooks else None
+        watch = BackwardWatch(self) if self._backward_hooks else None
         if watch is not None:
             inputs = watch.enter(inputs)
         output = self.forward(*inputs, **options)
@@ -85,23 +91,30 @@ class Module:
             if isinstance(value, (Parameter, Module)):
                 raise AttributeError(f"call super().__init__() before assigning {name!r}")
             super().__setattr__(name, value)
-        elif isinstance(value, (Parameter, Module)):
-            self._forget(name)
-            registry = self._parameters if isinstance(value, Parameter) else self._modules
-            registry[name] = value
-        elif name in self._parameters or name in self._modules:
-            kind, registry = (
-                ("parameter", self._parameters) if name in self._parameters else ("submodule", self._modules)
-            )
-            if value is not None:
-                raise TypeError(f"cannot assign {type(value).__name__} as {kind} {name!r}: use a {kind} or None")
-            registry[name] = None
+        elif isinstance(value, Parameter):
+            self._assign(self._parameters, name, value)
+        elif name in self._parameters:
+            self._assign_none(self._parameters, "parameter", name, value)
+        elif isinstance(value, Module):
+            self._assign(self._modules, name, value)
+        elif name in self._modules:
+            self._assign_none(self._modules, "submodule", name, value)
         elif name in self._buffers:
             if value is not None and not isinstance(value, Tensor):
                 raise TypeError(f"cannot assign {type(value).__name__} as buffer {name!r}: use a Tensor or None")
             self._buffers[name] = value
         else:
             super().__setattr__(name, value)
+
+    def _assign(self, registry: OrderedDict, name: str, value: Any) -> None:
+        if name not in registry:  # else it keeps its place in the order
+            self._forget(name)
+        registry[name] = value
+
+    def _assign_none(self, registry: OrderedDict, kind: str, name: str, value: Any) -> None:
+        if value is not None:
+            raise TypeError(f"cannot assign {type(value).__name__} as {kind} {name!r}: use a {kind} or None")
+        registry[name] = None
 
     def __getattr__(self, name: str) -> Any:  # reached only where ordinary look-up found nothing
         for registry in ("_parameters", "_buffers", "_modules"):
@@ -126,33 +139,29 @@ class Module:
     def _registries(self) -> tuple[OrderedDict, OrderedDict, OrderedDict]:
         return self._parameters, self._buffers, self._modules
 
-    def _check_name(self, name: str) -> None:
+    def _register(self, registry: OrderedDict, kind: type, name: str, value: Any) -> None:
+        if value is not None and not isinstance(value, kind):
+            raise TypeError(f"{name!r} must be a {kind.__name__} or None, got {type(value).__name__}")
+        if not isinstance(name, str):
+            raise TypeError(f"a name must be a string, got {type(name).__name__}")
         if not name or "." in name:
             raise KeyError(f"a name must not be empty or contain a dot, got {name!r}")
-        if hasattr(self, name) and not any(name in registry for registry in self._registries()):
+        if hasattr(self, name) and name not in registry:
             raise KeyError(f"{type(self).__name__} has an attribute {name!r} already")
+        registry[name] = value
 
     def register_parameter(self, name: str, param: Parameter | None) -> None:
         """Register a parameter; None keeps the name and has no value, as a layer without bias does."""
-        self._check_name(name)
-        if param is not None and not isinstance(param, Parameter):
-            raise TypeError(f"parameter {name!r} must be a Parameter or None, got {type(param).__name__}")
-        self._parameters[name] = param
+        self._register(self._parameters, Parameter, name, param)
 
     def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None:
         """Register a Tensor that is part of the state but not trained; a persistent one is in the state dict."""
-        self._check_name(name)
-        if tensor is not None and not isinstance(tensor, Tensor):
-            raise TypeError(f"buffer {name!r} must be a Tensor or None, got {type(tensor).__name__}")
-        self._buffers[name] = tensor
+        self._register(self._buffers, Tensor, name, tensor)
         (self._non_persistent.discard if persistent else self._non_persistent.add)(name)
 
     def add_module(self, name: str, module: Module | None) -> None:
         """Register a submodule under a name that need not be an identifier, such as "0"."""
-        self._check_name(name)
-        if module is not None and not isinstance(module, Module):
-            raise TypeError(f"submodule {name!r} must be a Module or None, got {type(module).__name__}")
-        self._modules[name] = module
+        self._register(self._modules, Module, name, module)
 
     register_module = add_module
 
@@ -163,7 +172,15 @@ class Module:
         return (module for _, module in self.named_children())
 
     def named_children(self) -> Iterator[tuple[str, Module]]:
-        """Iterate over the direct submodules with their names."""
+        """Iterate over the direct submodules with their names, each once."""
+        seen = set()
+        for name, module in self._own_modules():
+            if module not in seen:
+                seen.add(module)
+                yield name, module
+
+    def _own_modules(self) -> Iterator[tuple[str, Module]]:
+        """As named_children, but a module with two names comes twice."""
         return ((name, module) for name, module in self._modules.items() if module is not None)
 
     def modules(self) -> Iterator[Module]:
@@ -203,8 +220,12 @@ class Module:
     def _named_members(
         self, members: Callable[[Module], Mapping], prefix: str, recurse: bool, remove_duplicate: bool
     ) -> Iterator[tuple[str, Any]]:
+        if not recurse:
+            modules: Iterable[tuple[str, Module]] = [(prefix, self)]
+        else:
+            modules = self.named_modules(prefix=prefix) if remove_duplicate else self._named_with_duplicates(prefix)
         seen = set()
-        for module_name, module in self.named_modules(prefix=prefix) if recurse else [(prefix, self)]:
+        for module_name, module in modules:
             for name, value in members(module).items():
                 if value is None or (remove_duplicate and id(value) in seen):
                     continue
@@ -240,6 +261,20 @@ class Module:
             raise AttributeError(f"{type(module).__name__} has no parameter {name!r} (looking for {target!r})")
         return module._parameters[name]
 
+    def get_buffer(self, target: str) -> Tensor:
+        """Return the buffer with a dotted name.
+
+        Raises
+        ------
+        AttributeError
+            If there is none.
+        """
+        path, _, name = target.rpartition(".")
+        module = self.get_submodule(path)
+        if module._buffers.get(name) is None:
+            raise AttributeError(f"{type(module).__name__} has no buffer {name!r} (looking for {target!r})")
+        return module._buffers[name]
+
     def apply(self, fn: Callable[[Module], None]) -> Module:
         """Call ``fn`` on every submodule, then on this module."""
         for module in self.children():
@@ -261,7 +296,7 @@ class Module:
     def _named_with_duplicates(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
         """As named_modules, but a module used in two places is named twice: a state dict holds both."""
         yield prefix, self
-        for name, module in self.named_children():
+        for name, module in self._own_modules():
             yield from module._named_with_duplicates(_join(prefix, name))
 
     def load_state_dict(self, state_dict: Mapping[str, Tensor], strict: bool = True) -> IncompatibleKeys:
@@ -270,34 +305,49 @@ class Module:
         Raises
         ------
         RuntimeError
-            If shapes differ, or, unless ``strict`` is false, if names are missing or unexpected; all are listed.
+            If shapes differ or a value is no Tensor, or, unless ``strict`` is false, if names are missing or
+            unexpected; all are listed.
+        TypeError
+            If ``state_dict`` is no mapping.
         """
+        if not isinstance(state_dict, Mapping):
+            raise TypeError(f"a state dict maps names to Tensors, got {type(state_dict).__name__}")
         own = self.state_dict()
         missing = [name for name in own if name not in state_dict]
         unexpected = [name for name in state_dict if name not in own]
+        shared = {name: state_dict[name] for name in own if name in state_dict}
         problems = []
         if strict and missing:
             problems.append(f"missing: {', '.join(missing)}")
         if strict and unexpected:
             problems.append(f"unexpected: {', '.join(unexpected)}")
-        for name, target in own.items():
-            if name in state_dict and tuple(state_dict[name].shape) != target.shape:
-                problems.append(f"{name} has shape {tuple(state_dict[name].shape)}, this model needs {target.shape}")
+        for name, value in shared.items():
+            if not isinstance(value, Tensor):
+                problems.append(f"{name} is no Tensor but {type(value).__name__}")
+            elif value.shape != own[name].shape:
+                problems.append(f"{name} has shape {value.shape}, this model needs {own[name].shape}")
         if problems:
             listed = "\n  ".join(problems)
             raise RuntimeError(f"the state does not fit {type(self).__name__}:\n  {listed}")
         with no_grad():
-            for name, target in own.items():
-                if name in state_dict:
-                    target.copy_(state_dict[name])
+            for name, value in shared.items():
+                own[name].copy_(value)
         return IncompatibleKeys(missing, unexpected)
 
     # Modes and placement
 
     def train(self, mode: bool = True) -> Module:
-        """Set training mode here and below: batch norm uses batch statistics, dropout drops."""
+        """Set training mode here and below: batch norm uses batch statistics, dropout drops.
+
+        Raises
+        ------
+        ValueError
+            If ``mode`` is no bool.
+        """
+        if not isinstance(mode, bool):
+            raise ValueError(f"mode must be True (train) or False (evaluate), got {mode!r}")
         for module in self.modules():
-            module.training = bool(mode)
+            module.training = mode
         return self
 
     def eval(self) -> Module:
@@ -313,10 +363,10 @@ class Module:
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget the gradients of every parameter, or fill them with zeros."""
         for parameter in self.parameters():
-            if set_to_none or parameter.grad is None:
+            if set_to_none:
                 parameter.grad = None
-            else:
-                parameter.grad.zero_()
+            elif parameter.grad is not None:
+                parameter.grad = parameter.grad.detach().zero_()  # a gradient may have a graph, after create_graph
 
     def to(self, *target: Any, device: Any = None, dtype: Any = None) -> Module:
         """Move every parameter and buffer to a device, floating-point ones also to a dtype, in place.
@@ -329,8 +379,7 @@ class Module:
             If the device is not there.
         """
         for argument in target:
-            is_name = isinstance(argument, str) and argument.startswith(("cpu", "cuda"))
-            if is_name or isinstance(argument, Device):
+            if isinstance(argument, Device) or (isinstance(argument, str) and argument.startswith(("cpu", "cuda"))):
                 device = argument
             else:
                 dtype = argument
@@ -338,18 +387,22 @@ class Module:
             raise TypeError(f"a module's parameters are floating-point numbers, they cannot become {np.dtype(dtype)}")
         destination = None if device is None else as_device(device)
 
-        def moved(tensor: Tensor) -> Any:
+        def moved(tensor: Tensor) -> Tensor:
             array = tensor.array
             if dtype is not None and tensor.is_floating_point():
                 array = array.astype(dtype, order="K", copy=False)
-            return array if destination is None else to_device(array, destination)
+            if destination is not None:
+                array = to_device(array, destination)
+            return tensor if array is tensor.array else Tensor(array)
 
         for module in self.modules():
             for tensor in (*module._parameters.values(), *module._buffers.values()):
-                if tensor is not None:
-                    tensor.data = Tensor(moved(tensor))
-                    if tensor.grad is not None:
-                        tensor.grad = Tensor(moved(tensor.grad))
+                replacement = None if tensor is None else moved(tensor)
+                if replacement is tensor:
+                    continue
+                gradient, tensor.grad = tensor.grad, None  # which would not fit in between
+                tensor.data = replacement
+                tensor.grad = None if gradient is None else moved(gradient)
         return self
 
     def cpu(self) -> Module:
@@ -381,9 +434,9 @@ class Module:
     def register_full_backward_hook(self, hook: Callable[[Module, tuple, tuple], Any]) -> RemovableHandle:
         """Call ``hook(module, grad_input, grad_output)`` when the gradients of the module's inputs are computed.
 
-        Both are tuples, one gradient for each positional Tensor argument or output (None where there is none); the
-        hook may return other gradients of the inputs. If no input requires a gradient, it is called when the gradients
-        of the outputs are known, with None for each input.
+        Both are tuples: one gradient for each positional argument and for each output, None for what needs none or,
+        among the outputs, was not used. The hook may return other gradients of the inputs. If no input requires a
+        gradient, it is called when the gradients of the outputs are known, with None for each input.
         """
         return self._backward_hooks.add(hook)
 
@@ -394,78 +447,15 @@ class Module:
         return ""
 
     def __repr__(self) -> str:
-        children = [f"({name}): {_indented(repr(module))}" for name, module in self.named_children()]
+        return self._repr_of([f"({name}): {module!r}" for name, module in self._own_modules()])
+
+    def _repr_of(self, children: list[str]) -> str:
         extra = self.extra_repr()
         if not children:
             return f"{type(self).__name__}({extra})"
-        lines = "\n  ".join([extra, *children] if extra else children)
-        return f"{type(self).__name__}(\n  {lines}\n)"
+        lines = [text.replace("\n", "\n  ") for text in ([extra, *children] if extra else children)]
+        return "\n  ".join([f"{type(self).__name__}(", *lines]) + "\n)"
 
 
 def _join(prefix: str, name: str) -> str:
     return f"{prefix}.{name}" if prefix else name
-
-
-def _indented(text: str) -> str:
-    return text.replace("\n", "\n  ")
-
-
-class _Boundary(Function):
-    """The identity on several Tensors, which shows their gradients to a watcher when all have arrived."""
-
-    def __init__(self, on_gradients: Callable[[tuple], tuple]):
-        self.on_gradients = on_gradients
-
-    def forward(self, *arrays):
-        return arrays
-
-    def backward(self, *gradients):
-        return self.on_gradients(gradients)
-
-
-class _BackwardWatch:
-    """Carries one call of a module with backward hooks: its inputs and outputs pass through boundaries."""
-
-    def __init__(self, module: Module):
-        self.module = module
-        self.grad_output: tuple = ()
-        self.input_count = 0
-        self.inputs_recorded = False
-
-    def enter(self, inputs: tuple) -> tuple:
-        positions = [i for i, value in enumerate(inputs) if isinstance(value, Tensor)]
-        self.input_count = len(positions)
-        wrapped = _Boundary(self._at_inputs)(*(inputs[i] for i in positions)) if positions else ()
-        self.inputs_recorded = any(tensor.requires_grad for tensor in wrapped)
-        result = list(inputs)
-        for position, tensor in zip(positions, wrapped, strict=True):
-            result[position] = tensor
-        return tuple(result)
-
-    def leave(self, output: Any) -> Any:
-        if isinstance(output, Tensor):
-            return _Boundary(self._at_outputs)(output)[0]
-        if isinstance(output, (tuple, list)) and any(isinstance(value, Tensor) for value in output):
-            positions = [i for i, value in enumerate(output) if isinstance(value, Tensor)]
-            wrapped = _Boundary(self._at_outputs)(*(output[i] for i in positions))
-            result = list(output)
-            for position, tensor in zip(positions, wrapped, strict=True):
-                result[position] = tensor
-            return type(output)(result)
-        return output
-
-    def _at_outputs(self, gradients: tuple) -> tuple:
-        self.grad_output = gradients
-        if not self.inputs_recorded:
-            self._call_hooks((None,) * self.input_count)
-        return gradients
-
-    def _at_inputs(self, gradients: tuple) -> tuple:
-        return self._call_hooks(gradients)
-
-    def _call_hooks(self, grad_input: tuple) -> tuple:
-        for hook in self.module._backward_hooks.calls():
-            replaced = hook(self.module, grad_input, self.grad_output)
-            if replaced is not None:
-                grad_input = replaced if isinstance(replaced, tuple) else (replaced,)
-        return grad_input

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from minires.autograd import Tensor
-from minires.autograd.creation import ones, tensor, zeros
+from minires.autograd.creation import DeviceLike, ones, tensor, zeros
 from minires.nn import functional as F
 from minires.nn.module import Module, Parameter
 
@@ -18,18 +20,23 @@ class _BatchNorm(Module):
         momentum: float | None = 0.1,
         affine: bool = True,
         track_running_stats: bool = True,
+        device: DeviceLike = None,
+        dtype: Any = None,
+        *,
+        bias: bool = True,
     ):
         super().__init__()
+        where: dict[str, Any] = {"device": device, "dtype": dtype}
         self.num_features = num_features
         self.eps = eps
         self.momentum = momentum
         self.affine = affine
         self.track_running_stats = track_running_stats
-        self.register_parameter("weight", Parameter(ones(num_features)) if affine else None)
-        self.register_parameter("bias", Parameter(zeros(num_features)) if affine else None)
-        self.register_buffer("running_mean", zeros(num_features) if track_running_stats else None)
-        self.register_buffer("running_var", ones(num_features) if track_running_stats else None)
-        self.register_buffer("num_batches_tracked", tensor(0) if track_running_stats else None)
+        self.register_parameter("weight", Parameter(ones(num_features, **where)) if affine else None)
+        self.register_parameter("bias", Parameter(zeros(num_features, **where)) if affine and bias else None)
+        self.register_buffer("running_mean", zeros(num_features, **where) if track_running_stats else None)
+        self.register_buffer("running_var", ones(num_features, **where) if track_running_stats else None)
+        self.register_buffer("num_batches_tracked", tensor(0, device=device) if track_running_stats else None)
 
     def forward(self, input: Tensor, residual: Tensor | None = None, activation: str | None = None) -> Tensor:
         """Normalise ``input``; ``residual`` and ``activation`` are added to the same pass over memory."""
@@ -59,7 +66,7 @@ class _BatchNorm(Module):
         """Return the layer's options."""
         return (
             f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, affine={self.affine}, "
-            f"track_running_stats={self.track_running_stats}"
+            f"bias={self.bias is not None}, track_running_stats={self.track_running_stats}"
         )
 
 

@@ -12,6 +12,8 @@ from minires.nn.module import Module
 class _Options(Module):
     """A layer without parameters: its options go to the function as they are."""
 
+    _shown: tuple[str, ...] | None = None  # the options in the repr; None for all
+
     def __init__(self, **options: Any):
         super().__init__()
         self._options = tuple(options)
@@ -25,11 +27,14 @@ class _Options(Module):
 
     def extra_repr(self) -> str:
         """Return the layer's options."""
-        return ", ".join(f"{name}={value!r}" for name, value in self.options.items())
+        shown = self._options if self._shown is None else self._shown
+        return ", ".join(f"{name}={getattr(self, name)!r}" for name in shown)
 
 
 class MaxPool2d(_Options):
     """The maximum of each window: see `minires.nn.functional.max_pool2d`."""
+
+    _shown = ("kernel_size", "stride", "padding", "dilation", "ceil_mode")
 
     def __init__(
         self,
@@ -56,6 +61,8 @@ class MaxPool2d(_Options):
 
 class AvgPool2d(_Options):
     """The mean of each window: see `minires.nn.functional.avg_pool2d`."""
+
+    _shown = ("kernel_size", "stride", "padding")
 
     def __init__(
         self,
@@ -93,6 +100,8 @@ class AdaptiveAvgPool2d(_Options):
 
 class AdaptiveMaxPool2d(_Options):
     """The maximum over windows chosen to give ``output_size``."""
+
+    _shown = ("output_size",)
 
     def __init__(self, output_size: Any, return_indices: bool = False):
         super().__init__(output_size=output_size, return_indices=return_indices)
@@ -139,7 +148,7 @@ class Upsample(_Options):
     ):
         super().__init__(
             size=size,
-            scale_factor=scale_factor,
+            scale_factor=_as_floats(scale_factor),
             mode=mode,
             align_corners=align_corners,
             recompute_scale_factor=recompute_scale_factor,
@@ -148,3 +157,14 @@ class Upsample(_Options):
     def forward(self, input: Tensor) -> Tensor:
         """Resample ``input``."""
         return F.interpolate(input, **self.options)
+
+    def extra_repr(self) -> str:
+        """Return the layer's options."""
+        size = f"size={self.size}" if self.scale_factor is None else f"scale_factor={self.scale_factor}"
+        return f"{size}, mode={self.mode!r}"
+
+
+def _as_floats(factor: Any) -> Any:
+    if factor is None:
+        return None
+    return tuple(float(part) for part in factor) if isinstance(factor, (tuple, list)) else float(factor)

@@ -34,19 +34,10 @@ def _refuse_recorded(name: str, *operands: Any) -> None:
         )
 
 
-def _target(name: str, input: Tensor) -> Array:
-    """The array to write to, if each of its elements has memory of its own."""
-    array = input.array
-    shared = any(n > 1 and stride == 0 for n, stride in zip(array.shape, array.strides, strict=True))
-    if shared or not getattr(array.flags, "writeable", True):
-        raise RuntimeError(f"{name}: an expanded or read-only Tensor cannot be changed in place: clone() it first")
-    return input.writable_array()
-
-
 def _random_target(name: str, input: Tensor) -> Array:
     if not input.is_floating_point():
         raise RuntimeError(f"{name} draws floats, which cannot be stored in a Tensor of {input.dtype}")
-    return _target(name, input)
+    return input.writable_array()
 
 
 def _store(name: str, function: Callable, input: Tensor, *operands: Any, **options: Any) -> Tensor:
@@ -54,7 +45,7 @@ def _store(name: str, function: Callable, input: Tensor, *operands: Any, **optio
     _refuse_recorded(name, *operands)
     check_broadcast(name, input, *operands)
     _check_storable(name, input, *operands)
-    target = _target(name, input)
+    target = input.writable_array()
     result = function(input.detach(), *operands, **options)
     _check_result_shape(name, result.shape, input)
     target[...] = result.array
@@ -141,7 +132,7 @@ def copy_(input: Tensor, source: Tensor, non_blocking: bool = False) -> Tensor:
 def _assign(name: str, input: Tensor, value: Any, index: Any = ...) -> Tensor:
     """``input[index] = value`` for an index that arrays understand."""
     _refuse_recorded(name, value)
-    target = _target(name, input)
+    target = input.writable_array()
     if isinstance(value, Tensor):
         value = to_device(value.array, input.device)
     elif not isinstance(value, (bool, int, float, np.generic)):
@@ -160,7 +151,7 @@ def clamp_(input: Tensor, min: Any = None, max: Any = None) -> Tensor:
 
 def masked_fill_(input: Tensor, mask: Tensor, value: Any) -> Tensor:
     """Set the elements where the boolean ``mask`` holds to ``value``, in place."""
-    target = _target("masked_fill_", input)
+    target = input.writable_array()
     result = masked_fill(input.detach(), mask, value)
     _check_result_shape("masked_fill_", result.shape, input)
     target[...] = result.array
@@ -201,5 +192,5 @@ def setitem(input: Tensor, index: Any, value: Any) -> None:
     if arrays is None:
         _assign("assignment", input, value, basic)
     else:
-        view = Tensor(_target("assignment", input)[basic])
+        view = Tensor(input.writable_array()[basic])
         _assign("assignment", view, value, arrays)

@@ -1,0 +1,723 @@
+"""Module: registration, names, state, modes, placement, hooks, copies and repr; the containers."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import pickle
+import weakref
+from collections import OrderedDict, namedtuple
+
+import numpy as np
+import pytest
+from twin import assert_twins, refusal
+
+import minires
+from minires import nn
+
+PROGRAMS = []
+
+
+def program(function):
+    PROGRAMS.append(function)
+    return function
+
+
+def fill(lib, module):
+    """The same numbers in both libraries' parameters."""
+    with lib.no_grad():
+        for index, parameter in enumerate(module.parameters()):
+            numbers = np.random.default_rng(index).standard_normal(tuple(parameter.shape))
+            parameter.copy_(lib.from_numpy(numbers))
+    return module.double()
+
+
+def data(lib, *shape, seed=9, requires_grad=False):
+    return lib.tensor(np.random.default_rng(seed).standard_normal(shape)).requires_grad_(requires_grad)
+
+
+def small_net(lib):
+    net = lib.nn.Sequential(
+        OrderedDict(first=lib.nn.Linear(3, 4), norm=lib.nn.BatchNorm1d(4), act=lib.nn.ReLU(), last=lib.nn.Linear(4, 2))
+    )
+    return fill(lib, net)
+
+
+# Registration and names
+
+
+def tied_net(lib):
+    class Tied(lib.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a = lib.nn.Linear(2, 2)
+            self.b = self.a
+            self.c = lib.nn.Linear(2, 2)
+            self.c.weight = self.a.weight
+            self.register_buffer("count", lib.zeros(1))
+            self.register_buffer("scratch", lib.zeros(2), persistent=False)
+            self.register_buffer("absent", None)
+            self.register_parameter("nothing", None)
+            self.d = None
+
+    return Tied()
+
+
+@program
+def names_of_a_net_that_shares(lib):
+    net = tied_net(lib)
+    return [
+        [name for name, _ in net.named_parameters()],
+        [name for name, _ in net.named_parameters(remove_duplicate=False)],
+        [name for name, _ in net.named_parameters(recurse=False)],
+        [name for name, _ in net.named_parameters(prefix="p")],
+        [name for name, _ in net.named_buffers()],
+        [name for name, _ in net.named_modules()],
+        [name for name, _ in net.named_modules(prefix="p")],
+        [name for name, _ in net.named_children()],
+        list(net.state_dict()),
+        list(net.state_dict(prefix="p.")),
+        [len(list(walk)) for walk in (net.parameters(), net.buffers(), net.modules(), net.children())],
+    ]
+
+
+@program
+def assigning_again_keeps_the_order(lib):
+    linear = lib.nn.Linear(2, 2)
+    linear.weight = lib.nn.Parameter(lib.ones(2, 2))
+    net = lib.nn.Module()
+    net.a, net.b = lib.nn.ReLU(), lib.nn.Tanh()
+    net.a = lib.nn.Sigmoid()
+    return list(linear.state_dict()), [type(m).__name__ for m in net.children()]
+
+
+@program
+def one_name_holds_one_thing(lib):
+    net = lib.nn.Module()
+    net.x = 3
+    net.x = lib.nn.ReLU()
+    seen = [[name for name, _ in net.named_children()]]
+    net.x = lib.nn.Parameter(lib.ones(1))
+    seen.append([name for name, _ in net.named_parameters()])
+    seen.append([name for name, _ in net.named_children()])
+    del net.x
+    return [*seen, hasattr(net, "x"), len(list(net.parameters()))]
+
+
+@program
+def refuse_a_module_as_parameter(lib):
+    lib.nn.Linear(1, 1).weight = lib.nn.ReLU()
+
+
+@program
+def none_keeps_the_name(lib):
+    linear = lib.nn.Linear(2, 2)
+    linear.bias = None
+    linear.bias = lib.nn.Parameter(lib.ones(2))
+    linear.bias = None
+    return linear.bias, list(linear.state_dict())
+
+
+@program
+def buffers_can_be_replaced(lib):
+    norm = lib.nn.BatchNorm1d(2)
+    norm.running_mean = lib.ones(2)
+    return norm.state_dict()["running_mean"], [name for name, _ in norm.named_buffers()]
+
+
+@program
+def plain_tensors_are_plain_attributes(lib):
+    net = lib.nn.Module()
+    net.x = lib.ones(2)
+    return list(net.state_dict()), net.x
+
+
+@program
+def lookup_by_dotted_name(lib):
+    net = lib.nn.Sequential(lib.nn.Sequential(lib.nn.BatchNorm1d(2)))
+    return (
+        type(net.get_submodule("0.0")).__name__,
+        net.get_submodule("") is net,
+        net.get_parameter("0.0.weight") is net[0][0].weight,
+        net.get_buffer("0.0.running_var") is net[0][0].running_var,
+    )
+
+
+@program
+def refuse_a_missing_submodule(lib):
+    lib.nn.Sequential(lib.nn.ReLU()).get_submodule("0.1")
+
+
+@program
+def refuse_a_missing_parameter(lib):
+    lib.nn.Sequential(lib.nn.ReLU()).get_parameter("0.weight")
+
+
+@program
+def refuse_a_missing_attribute(lib):
+    lib.nn.Linear(1, 1).wieght  # noqa: B018
+
+
+@program
+def refuse_a_tensor_as_parameter(lib):
+    lib.nn.Linear(1, 1).weight = lib.ones(1, 1)
+
+
+@program
+def refuse_a_number_as_module(lib):
+    lib.nn.Sequential(lib.nn.ReLU())[0] = 3
+
+
+@program
+def refuse_a_number_as_buffer(lib):
+    lib.nn.BatchNorm1d(2).running_mean = 3
+
+
+@program
+def refuse_assignment_before_init(lib):
+    class Net(lib.nn.Module):
+        def __init__(self):
+            self.weight = lib.nn.Parameter(lib.ones(1))
+
+    Net()
+
+
+@program
+def refuse_to_register_a_dotted_name(lib):
+    lib.nn.Module().register_buffer("a.b", lib.ones(1))
+
+
+@program
+def refuse_to_register_an_empty_name(lib):
+    lib.nn.Module().add_module("", lib.nn.ReLU())
+
+
+@program
+def refuse_to_register_over_an_attribute(lib):
+    lib.nn.Module().register_parameter("forward", lib.nn.Parameter(lib.ones(1)))
+
+
+@program
+def refuse_to_register_over_another_kind(lib):
+    lib.nn.Linear(1, 1).register_buffer("weight", lib.ones(1))
+
+
+@program
+def refuse_to_register_a_tensor_as_parameter(lib):
+    lib.nn.Module().register_parameter("x", lib.ones(1))
+
+
+@program
+def refuse_to_add_what_is_no_module(lib):
+    lib.nn.Module().add_module("x", lib.ones(1))
+
+
+@program
+def refuse_a_module_without_forward(lib):
+    lib.nn.Module()(1)
+
+
+@program
+def parameter_shares_its_memory(lib):
+    x = lib.ones(2)
+    parameter = lib.nn.Parameter(x)
+    x.add_(1)
+    return parameter, parameter.is_leaf, lib.nn.Parameter(x, requires_grad=False).requires_grad
+
+
+# State
+
+
+@program
+def state_is_a_view_and_needs_no_gradient(lib):
+    linear = lib.nn.Linear(2, 1)
+    state = linear.state_dict()
+    state["weight"].zero_()
+    return linear.weight.sum().item(), state["weight"].requires_grad
+
+
+@program
+def state_loads_by_value_and_converts(lib):
+    linear = lib.nn.Linear(2, 1)
+    result = linear.load_state_dict({"weight": data(lib, 1, 2), "bias": lib.tensor([3])})
+    return linear.weight, linear.bias, list(result)
+
+
+@program
+def state_loads_what_fits_if_not_strict(lib):
+    linear = lib.nn.Linear(2, 1)
+    result = linear.load_state_dict({"weight": lib.ones(1, 2), "gain": lib.ones(1)}, strict=False)
+    return linear.weight, result.missing_keys, result.unexpected_keys
+
+
+@program
+def refuse_a_state_of_another_shape_even_if_not_strict(lib):
+    lib.nn.Linear(2, 1).load_state_dict({"weight": lib.ones(2, 2)}, strict=False)
+
+
+@program
+def refuse_a_state_that_misses(lib):
+    lib.nn.Linear(2, 1).load_state_dict({"weight": lib.ones(1, 2)})
+
+
+@program
+def refuse_a_state_with_more(lib):
+    lib.nn.Linear(2, 1, bias=False).load_state_dict({"weight": lib.ones(1, 2), "bias": lib.ones(1)})
+
+
+@program
+def refuse_a_state_of_numbers(lib):
+    lib.nn.Linear(1, 1, bias=False).load_state_dict({"weight": 3.0})
+
+
+@program
+def refuse_a_state_that_is_a_list(lib):
+    lib.nn.Linear(1, 1).load_state_dict([lib.ones(1)])
+
+
+def test_state_that_does_not_fit_is_listed_whole_and_changes_nothing():
+    net = small_net(minires)
+    before = {name: value.numpy().copy() for name, value in net.state_dict().items()}
+    state = {name: minires.zeros(*value.shape) for name, value in net.state_dict().items()}
+    del state["norm.running_var"], state["first.bias"]
+    state["extra"] = minires.zeros(1)
+    state["last.weight"] = minires.zeros(7, 4)
+    with pytest.raises(RuntimeError) as caught:
+        net.load_state_dict(state)
+    for part in ("first.bias", "norm.running_var", "extra", "last.weight has shape (7, 4), this model needs (2, 4)"):
+        assert part in str(caught.value)
+    for name, value in net.state_dict().items():
+        np.testing.assert_array_equal(value.numpy(), before[name])
+
+
+# Modes and placement
+
+
+@program
+def modes_reach_everything_below(lib):
+    net = lib.nn.Sequential(lib.nn.Sequential(lib.nn.Dropout()), lib.nn.ReLU())
+    seen = [m.training for m in net.modules()]
+    same = net.eval() is net
+    seen += [m.training for m in net.modules()]
+    net[0].train()
+    return seen + [m.training for m in net.modules()], same
+
+
+@program
+def refuse_a_mode_that_is_no_bool(lib):
+    lib.nn.ReLU().train("yes")
+
+
+@program
+def apply_visits_children_first(lib):
+    net, seen = lib.nn.Sequential(lib.nn.Sequential(lib.nn.ReLU()), lib.nn.Tanh()), []
+    same = net.apply(lambda module: seen.append(type(module).__name__)) is net
+    return seen, same
+
+
+@program
+def gradients_are_forgotten(lib):
+    linear = fill(lib, lib.nn.Linear(2, 1))
+    linear(data(lib, 3, 2)).sum().backward()
+    linear.zero_grad(set_to_none=False)
+    zeros = linear.weight.grad.clone()
+    linear.zero_grad()
+    return zeros, linear.weight.grad
+
+
+@program
+def gradients_with_a_graph_are_zeroed(lib):
+    linear = fill(lib, lib.nn.Linear(2, 1))
+    (linear(data(lib, 3, 2)) ** 2).sum().backward(create_graph=True)
+    linear.zero_grad(set_to_none=False)
+    return linear.weight.grad
+
+
+@program
+def frozen_part_gets_no_gradient(lib):
+    net = small_net(lib)
+    net.first.requires_grad_(False)
+    net(data(lib, 5, 3)).sum().backward()
+    return [parameter.grad for parameter in net.parameters()]
+
+
+@program
+def dtype_changes_floats_only(lib):
+    norm = lib.nn.BatchNorm1d(2)
+    norm.weight.grad = lib.ones(2)
+    parameter = norm.weight
+    norm.to(lib.float64)
+    return norm.weight, norm.weight.grad, norm.num_batches_tracked, norm.running_mean, norm.weight is parameter
+
+
+@program
+def refuse_integers_for_parameters(lib):
+    lib.nn.Linear(1, 1).to(lib.int64)
+
+
+@program
+def an_optimizer_keeps_its_parameters(lib):
+    linear = fill(lib, lib.nn.Linear(2, 1)).float()
+    optimizer = lib.optim.SGD(linear.parameters(), lr=0.5)
+    linear.double()
+    linear(data(lib, 3, 2)).sum().backward()
+    optimizer.step()
+    return linear.weight, linear.bias
+
+
+def test_to_what_it_is_already_leaves_a_graph_in_peace():
+    linear = nn.Linear(2, 1)
+    x = minires.ones(3, 2, requires_grad=True)
+    loss = linear(x).sum()
+    linear.to("cpu").float()
+    loss.backward()
+    assert x.grad is not None
+
+
+def test_conversion_between_forward_and_backward_is_noticed():
+    linear = nn.Linear(2, 1)
+    loss = linear(minires.ones(3, 2, requires_grad=True)).sum()
+    linear.double()
+    with pytest.raises(RuntimeError, match="changed in place"):
+        loss.backward()
+
+
+# Hooks
+
+
+@program
+def forward_hooks_replace_in_order(lib):
+    linear, order = fill(lib, lib.nn.Linear(2, 2)), []
+    linear.register_forward_pre_hook(lambda m, inputs: order.append((m is linear, len(inputs))))
+    linear.register_forward_pre_hook(lambda m, inputs: inputs[0] * 2)
+    linear.register_forward_pre_hook(lambda m, inputs: (inputs[0] + 1,))
+    linear.register_forward_hook(lambda m, inputs, output: output * 10)
+    linear.register_forward_hook(lambda m, inputs, output: order.append((inputs, output)))
+    return linear(data(lib, 3, 2)), order
+
+
+@program
+def forward_hooks_do_not_see_keyword_arguments(lib):
+    class Net(lib.nn.Module):
+        def forward(self, x, *, scale):
+            return x * scale
+
+    net, seen = Net(), []
+    net.register_forward_pre_hook(lambda m, inputs: seen.append(len(inputs)))
+    net.register_forward_hook(lambda m, inputs, output: seen.append(len(inputs)))
+    net.register_full_backward_hook(lambda m, grad_input, grad_output: seen.append((grad_input, grad_output)))
+    x = data(lib, 2, requires_grad=True)
+    net(x, scale=data(lib, 2, seed=3, requires_grad=True)).sum().backward()
+    return seen, x.grad
+
+
+@program
+def module_hooks_are_removed(lib):
+    linear, seen = fill(lib, lib.nn.Linear(2, 2)), []
+    handles = [
+        linear.register_forward_pre_hook(lambda m, i: seen.append("pre")),
+        linear.register_forward_hook(lambda m, i, o: seen.append("forward")),
+        linear.register_full_backward_hook(lambda m, i, o: seen.append("backward")),
+    ]
+    x = data(lib, 1, 2, requires_grad=True)
+    linear(x).sum().backward()
+    for handle in handles:
+        handle.remove()
+    linear(x).sum().backward()
+    return seen
+
+
+@program
+def backward_hooks_see_both_ends(lib):
+    net, seen = small_net(lib), []
+    for name, module in net.named_modules():
+        module.register_full_backward_hook(lambda m, i, o, name=name: seen.append((name, i, o)))
+    x = data(lib, 5, 3, requires_grad=True)
+    (net(x) ** 2).sum().backward()
+    return seen, x.grad, [p.grad for p in net.parameters()]
+
+
+@program
+def backward_hooks_without_inputs_that_need_gradients(lib):
+    net, seen = small_net(lib), []
+    net.register_full_backward_hook(lambda m, i, o: seen.append((i, o)))
+    net.last.register_full_backward_hook(lambda m, i, o: seen.append((i, o)))
+    (net(data(lib, 5, 3)) ** 2).sum().backward()
+    return seen, [p.grad for p in net.parameters()]
+
+
+@program
+def backward_hooks_replace_gradients_of_inputs(lib):
+    linear = fill(lib, lib.nn.Linear(2, 2))
+    linear.register_full_backward_hook(lambda m, i, o: (i[0] * 10,))
+    linear.register_full_backward_hook(lambda m, i, o: (i[0] + 1,))
+    x = data(lib, 3, 2, requires_grad=True)
+    linear(x).sum().backward()
+    return x.grad, linear.weight.grad
+
+
+@program
+def backward_hooks_of_many_inputs_and_outputs(lib):
+    class Net(lib.nn.Module):
+        def forward(self, x, number, y):
+            return x * number, y * x, number, y * 2
+
+    net, seen = Net(), []
+    net.register_full_backward_hook(lambda m, i, o: seen.append((i, o)))
+    x, y = data(lib, 2, requires_grad=True), data(lib, 2, seed=4, requires_grad=True)
+    a, b, *_ = net(x, 3, y)
+    (a * 2 + b).sum().backward()
+    return seen, x.grad, y.grad
+
+
+@program
+def backward_hooks_on_a_module_in_a_hooked_module(lib):
+    net, seen = small_net(lib), []
+    net.register_full_backward_hook(lambda m, i, o: (i[0] * 2,))
+    net.first.register_full_backward_hook(lambda m, i, o: (i[0] + 1,))
+    x = data(lib, 5, 3, requires_grad=True)
+    net(x).sum().backward()
+    return seen, x.grad
+
+
+@program
+def backward_hooks_under_no_grad(lib):
+    linear, seen = fill(lib, lib.nn.Linear(2, 2)), []
+    linear.register_full_backward_hook(lambda m, i, o: seen.append((i, o)))
+    with lib.no_grad():
+        y = linear(data(lib, 3, 2, requires_grad=True))
+    return seen, y
+
+
+@program
+def backward_hooks_keep_second_derivatives(lib):
+    linear, seen = fill(lib, lib.nn.Linear(2, 2)), []
+    linear.register_full_backward_hook(lambda m, i, o: seen.append((i[0].detach(), o[0].detach())))
+    x = data(lib, 3, 2, requires_grad=True)
+    (grad,) = lib.autograd.grad((linear(x) ** 3).sum(), x, create_graph=True)
+    (grad**2).sum().backward()
+    return x.grad, linear.weight.grad
+
+
+@program
+def backward_hooks_run_in_each_backward(lib):
+    linear, seen = fill(lib, lib.nn.Linear(2, 2)), []
+    linear.register_full_backward_hook(lambda m, i, o: seen.append((i, o)))
+    loss = linear(data(lib, 3, 2, requires_grad=True)).sum()
+    loss.backward(retain_graph=True)
+    loss.backward()
+    return seen
+
+
+@program
+def backward_hooks_of_a_module_used_twice(lib):
+    linear, seen = fill(lib, lib.nn.Linear(2, 2)), []
+    linear.register_full_backward_hook(lambda m, i, o: seen.append((i, o)))
+    x = data(lib, 3, 2, requires_grad=True)
+    linear(linear(x)).sum().backward()
+    return seen
+
+
+@program
+def refuse_backward_hook_with_too_many_gradients(lib):
+    linear = fill(lib, lib.nn.Linear(2, 2))
+    linear.register_full_backward_hook(lambda m, i, o: (i[0], i[0]))
+    linear(data(lib, 3, 2, requires_grad=True)).sum().backward()
+
+
+@program
+def refuse_backward_hook_that_invents_gradients(lib):
+    linear = fill(lib, lib.nn.Linear(2, 2))
+    linear.register_full_backward_hook(lambda m, i, o: (lib.ones(3, 2),))
+    linear(data(lib, 3, 2)).sum().backward()
+
+
+def test_backward_hook_keeps_the_kind_of_a_named_tuple():
+    Pair = namedtuple("Pair", "left right")
+
+    class Net(nn.Module):
+        def forward(self, x):
+            return Pair(x * 2, x * 3)
+
+    net, seen = Net(), []
+    net.register_full_backward_hook(lambda m, i, o: seen.append(len(o)))
+    output = net(minires.ones(2, requires_grad=True))
+    assert isinstance(output, Pair)
+    output.right.sum().backward()
+    assert seen == [2]
+
+
+def test_input_that_needs_no_gradient_still_needs_none_inside_a_hooked_module():
+    needs = []
+
+    class Net(nn.Module):
+        def forward(self, x, y):
+            needs.append((x.requires_grad, y.requires_grad))
+            return x * y
+
+    net, seen = Net(), []
+    net.register_full_backward_hook(lambda m, i, o: seen.append([g is None for g in i]))
+    net(minires.ones(2, requires_grad=True), minires.ones(2)).sum().backward()
+    assert needs == [(True, False)]
+    assert seen == [[False, True]]  # PyTorch gives zeros in place of None here
+
+
+@pytest.mark.parametrize("create_graph", [False, True])
+def test_hooked_module_leaves_no_cycle(create_graph):
+    gc.collect()
+    gc.disable()
+    try:
+        linear = nn.Linear(2, 2)
+        linear.register_full_backward_hook(lambda m, i, o: None)
+        x = minires.ones(1, 2, requires_grad=True)
+        y = linear(x)
+        node, activation = weakref.ref(y.grad_fn), weakref.ref(y.array)
+        gradient = minires.autograd.grad((y * y).sum(), x, create_graph=create_graph)
+        del y, gradient
+        assert node() is None
+        assert activation() is None
+    finally:
+        gc.enable()
+
+
+# Copies
+
+
+def same_state(a, b):
+    assert list(a.state_dict()) == list(b.state_dict())
+    for name, value in a.state_dict().items():
+        np.testing.assert_array_equal(value.numpy(), b.state_dict()[name].numpy())
+
+
+@pytest.mark.parametrize(
+    "copied", [copy.deepcopy, lambda net: pickle.loads(pickle.dumps(net))], ids=["deepcopy", "pickle"]
+)
+def test_copy_of_a_net_is_whole_and_apart(copied):
+    net = nn.Sequential(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3), nn.ReLU(), nn.ModuleList([nn.Linear(3, 3)]))
+    net[3].append(net[3][0])
+    net.eval()
+    twin = copied(net)
+    same_state(net, twin)
+    assert repr(twin) == repr(net)
+    assert not twin.training
+    assert twin[3][0] is twin[3][1]
+    assert all(isinstance(p, nn.Parameter) and p.requires_grad for p in twin.parameters())
+    assert twin[0].weight.array.strides == net[0].weight.array.strides
+    with minires.no_grad():
+        twin[0].weight.zero_()
+    assert net[0].weight.abs().sum().item() > 0
+
+
+def test_deepcopy_keeps_gradients_and_frozen_parameters():
+    net = nn.Linear(2, 2)
+    net.bias.requires_grad_(False)
+    net(minires.ones(1, 2)).sum().backward()
+    twin = copy.deepcopy(net)
+    assert not twin.bias.requires_grad
+    np.testing.assert_array_equal(twin.weight.grad.numpy(), net.weight.grad.numpy())
+    assert twin.weight.grad is not net.weight.grad
+
+
+# Containers
+
+
+@program
+def sequential_is_indexed_and_sliced(lib):
+    net = lib.nn.Sequential(lib.nn.Linear(1, 2), lib.nn.ReLU(), lib.nn.Linear(2, 1))
+    net[1] = lib.nn.Tanh()
+    net.append(lib.nn.Sigmoid())
+    part = net[1:3]
+    return len(net), repr(net[-1]), repr(part), part[1] is net[2], [type(m).__name__ for m in net]
+
+
+@program
+def module_list_is_a_list(lib):
+    modules = lib.nn.ModuleList([lib.nn.ReLU()])
+    modules.append(lib.nn.Tanh()).extend([lib.nn.Linear(1, 1), lib.nn.Linear(1, 1)])
+    return len(modules), repr(modules), repr(modules[1:]), list(modules.state_dict()), [repr(m) for m in modules]
+
+
+@program
+def module_dict_is_a_dict(lib):
+    modules = lib.nn.ModuleDict({"a": lib.nn.ReLU()})
+    modules["b"] = lib.nn.Linear(1, 1)
+    return len(modules), list(modules), list(modules.keys()), "a" in modules, repr(modules), list(modules.state_dict())
+
+
+@program
+def refuse_an_index_out_of_range(lib):
+    lib.nn.Sequential(lib.nn.ReLU())[1]
+
+
+@program
+def refuse_to_run_a_list(lib):
+    lib.nn.ModuleList([lib.nn.ReLU()])(1)
+
+
+@pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.__name__)
+def test_same_program_same_result_as_pytorch(program):
+    if program.__name__.startswith("refuse"):
+        error = refusal(program)
+        assert len(str(error)) > 15
+    else:
+        assert_twins(program)
+
+
+LAYERS = [
+    "nn.Linear(2, 3)",
+    "nn.Linear(2, 3, bias=False)",
+    "nn.Conv2d(2, 4, 3)",
+    "nn.Conv2d(4, 4, (3, 5), stride=2, padding=(1, 2), dilation=2, groups=2, bias=False)",
+    "nn.Conv2d(2, 4, 3, padding='same')",
+    "nn.ConvTranspose2d(2, 4, 3, 2, 1, 1)",
+    "nn.ConvTranspose2d(2, 4, 3, 2, output_padding=1, groups=2, dilation=3)",
+    "nn.MaxPool2d(2)",
+    "nn.MaxPool2d(3, 2, 1, return_indices=True, ceil_mode=True)",
+    "nn.AvgPool2d(2)",
+    "nn.AvgPool2d(3, 2, 1, True, False)",
+    "nn.AdaptiveAvgPool2d((1, 1))",
+    "nn.AdaptiveAvgPool2d(1)",
+    "nn.AdaptiveMaxPool2d(2, return_indices=True)",
+    "nn.Unfold(2, padding=1)",
+    "nn.Fold((4, 5), 2, stride=2)",
+    "nn.Upsample(scale_factor=2)",
+    "nn.Upsample(scale_factor=(2, 3), mode='bilinear', align_corners=True)",
+    "nn.Upsample(4)",
+    "nn.BatchNorm1d(3)",
+    "nn.BatchNorm2d(3, eps=0.1, momentum=None, affine=False, track_running_stats=False)",
+    "nn.BatchNorm2d(3, bias=False)",
+    "nn.ReLU()",
+    "nn.ReLU(inplace=True)",
+    "nn.ReLU6(True)",
+    "nn.LeakyReLU()",
+    "nn.LeakyReLU(0.2, True)",
+    "nn.SiLU()",
+    "nn.GELU('tanh')",
+    "nn.Sigmoid()",
+    "nn.Tanh()",
+    "nn.Softmax(dim=1)",
+    "nn.LogSoftmax(1)",
+    "nn.Dropout(0.2)",
+    "nn.Flatten()",
+    "nn.Identity(3, a=4)",
+    "nn.CrossEntropyLoss(label_smoothing=0.1)",
+    "nn.NLLLoss()",
+    "nn.MSELoss(reduction='sum')",
+    "nn.L1Loss()",
+    "nn.SmoothL1Loss(beta=2.0)",
+    "nn.BCEWithLogitsLoss()",
+    "nn.Sequential()",
+    "nn.ModuleList()",
+    "nn.ModuleDict()",
+    "nn.Sequential(nn.Linear(1, 2), nn.Sequential(nn.ReLU(), nn.Sequential(nn.Tanh())))",
+    "nn.ModuleList([nn.Sequential(nn.ReLU()), nn.Sequential(nn.ReLU()), nn.Tanh(), nn.ReLU()])",
+]
+
+
+@pytest.mark.parametrize("text", LAYERS)
+def test_repr_equals_pytorchs(text):
+    assert_twins(lambda lib: repr(eval(text, {"nn": lib.nn})))
+
+
+def test_names_and_shapes_of_parameters_in_a_repr():
+    assert repr(nn.Parameter(minires.ones(2))).startswith("Parameter containing:\ntensor([1., 1.]")
