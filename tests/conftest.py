@@ -7,7 +7,9 @@ import torch
 
 from minires.device import cuda_is_available
 
-torch.set_num_threads(2)
+# pytest-xdist runs a test process for each core, so PyTorch keeps to one thread in each: its threads spin while they
+# wait, and would take the cores from one another.
+torch.set_num_threads(1)
 
 
 def pytest_addoption(parser):
