@@ -47,11 +47,11 @@ def verify(
     checks = verify_model(net, images, labels, against_torch, seed)
 
     table = Table(title=f"{model}: relative errors of gradients, the worst first", title_justify="left")
-    table.add_column("parameter")
-    for heading in ("shape", "norm", "finite differences", "PyTorch", ""):
+    table.add_column("parameter", no_wrap=True)
+    for heading in ("shape", "norm", "differences", "PyTorch", ""):
         table.add_column(heading, justify="right")
     for check in checks[:rows]:
-        shape = " x ".join(map(str, check.shape))
+        shape = "x".join(map(str, check.shape))
         theirs = "-" if check.torch_error is None else f"{check.torch_error:.1e}"
         verdict = "ok" if check.passed else "WRONG"
         table.add_row(
