@@ -637,6 +637,44 @@ def test_saved_output_is_connected_to_the_graph():
         np.testing.assert_allclose(y.detach().numpy(), z.detach().numpy(), rtol=1e-12)
 
 
+def test_saved_input_that_is_returned_too_stays_the_input():
+    class Reversal(Function):
+        """The identity with a gradient that is not its derivative."""
+
+        def forward(self, x):
+            self.save(x)
+            return x
+
+        def backward(self, dy):
+            return -dy * self.saved[0]
+
+    x = vector(2.0)
+    (grad,) = minires.autograd.grad(Reversal()(x), x, create_graph=True)
+    assert numbers(minires.autograd.grad(grad, x)[0]) == [-1.0]
+
+
+def test_scalars_as_numpy_makes_them_can_be_saved():
+    class SquareSum(Function):
+        def forward(self, x):
+            total = x.sum()  # np.float64, not an array
+            self.save(total, total * 2)
+            return total
+
+        def backward(self, dy):
+            total, double = self.saved
+            return (dy * total * double).expand(self.input_shapes[0])
+
+    x = vector(1.0, 2.0)
+    SquareSum()(x).backward()
+    assert numbers(x.grad) == [18.0, 18.0]
+
+
+def test_a_sum_of_gradients_that_overflows_is_infinite_without_a_warning():
+    x = minires.ones(1, requires_grad=True)
+    (x * 3e38 + x * 3e38).sum().backward()
+    assert numbers(x.grad) == [np.inf]
+
+
 def test_unused_outputs_get_zeros_and_integer_outputs_none():
     x = vector(5.0, 1.0, 3.0)
     low, high, order = MinMax()(x)

@@ -10,6 +10,8 @@ import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from minires.autograd import anomaly
 from minires.autograd.function import Edge, Function, edge_to
 from minires.autograd.hooks import Hooks
@@ -186,7 +188,7 @@ class _Walk:
         self.sums: dict[tuple[int, int], _Sum] = {}  # gradients under way, by place
 
     def run(self, outputs: tuple[Tensor, ...], gradients: list[Tensor]) -> None:
-        with set_grad_enabled(self.create_graph):
+        with set_grad_enabled(self.create_graph), np.errstate(all="ignore"):  # sums may overflow: see Function
             for output, gradient in zip(outputs, gradients, strict=True):
                 self._deliver(edge_to(output), gradient)
             for step in self._plan(outputs):
@@ -203,7 +205,7 @@ class _Walk:
         on_the_way: set[int] = set()  # nodes from which a target can be reached
         known_leaves: set[int] = set()
         for node in _oldest_first(outputs):
-            wanted = tuple([self._leads_to_target(edge, on_the_way) for edge in node.edges])
+            wanted = tuple([edge is not None and self._leads_to_target(edge, on_the_way) for edge in node.edges])
             if True in wanted:
                 on_the_way.add(id(node))
             completed = []
@@ -216,9 +218,7 @@ class _Walk:
         steps.reverse()
         return steps
 
-    def _leads_to_target(self, edge: Edge | Tensor | None, on_the_way: set[int]) -> bool:
-        if edge is None:
-            return False
+    def _leads_to_target(self, edge: Edge | Tensor, on_the_way: set[int]) -> bool:
         return self._is_target(edge) or (isinstance(edge, Edge) and id(edge.function) in on_the_way)
 
     def _is_target(self, edge: Edge | Tensor) -> bool:
@@ -226,19 +226,22 @@ class _Walk:
 
     def _deliver(self, edge: Edge | Tensor, gradient: Tensor) -> None:
         place = _place(edge)
-        if place in self.sums:
-            self.sums[place].add(gradient, self.create_graph)
-        else:
+        arrived = self.sums.get(place)
+        if arrived is None:
             self.sums[place] = _Sum(gradient)
+        else:
+            arrived.add(gradient, self.create_graph)
 
     def _visit(self, node: Function, wanted: tuple[bool, ...]) -> None:
         """Take the gradients of a node's outputs and deliver those of its inputs."""
         gradients = [self._collect(node, index) for index in range(len(node.outputs))]
-        if True not in wanted or all(gradient is None for gradient in gradients):
+        reached = [gradient is not None for gradient in gradients]
+        if True not in wanted or True not in reached:
             return
-        arguments = node.with_zeros(gradients) if node.materialize_grads else tuple(gradients)
-        results = self._differentiate(node, arguments, wanted)
-        del gradients, arguments  # their memory may go before more is allocated
+        if False in reached and node.materialize_grads:
+            gradients = node.with_zeros(gradients)
+        results = self._differentiate(node, tuple(gradients), wanted)
+        del gradients  # their memory may go before more is allocated
         for edge, gradient, is_wanted in zip(node.edges, results, wanted, strict=True):
             if is_wanted and edge is not None and gradient is not None:
                 self._deliver(edge, gradient)

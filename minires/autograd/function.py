@@ -12,7 +12,6 @@ from __future__ import annotations
 import itertools
 import time
 import weakref
-from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -37,10 +36,10 @@ class _Saved(NamedTuple):
     """One value kept for backward, with the version its memory had when it was kept."""
 
     value: Any  # the input Tensor itself; else an array, number or None
-    output_index: int | None  # which output of this Function it is, if it is one
-    version: Version | None  # None for numbers, and for memory that only this Function knows
-    version_number: int
-    name: str  # for the error that an unexpected version raises
+    kind: str = ""  # "input", "output" or a view of one; "" for numbers, and for memory that only this Function knows
+    position: int = 0  # of the input or output
+    version: Version | None = None
+    version_number: int = 0
 
 
 class _Output(NamedTuple):
@@ -48,7 +47,6 @@ class _Output(NamedTuple):
 
     shape: tuple[int, ...]
     dtype: np.dtype
-    array_module: ModuleType
     has_gradient: bool
 
 
@@ -93,7 +91,6 @@ class Function:
     forward_stack: str | None = None  # where it was called, under detect_anomaly
     _kept: tuple = ()
     _saved: tuple[_Saved, ...] | None = ()
-    _input_dtypes: tuple[np.dtype | None, ...]
 
     def forward(self, *inputs: Any) -> Any:
         """Compute the output arrays from the input arrays."""
@@ -137,7 +134,7 @@ class Function:
         results = result if isinstance(result, tuple) else (result,)
         outputs = tuple([_output_tensor(array, inputs) for array in results])
         if recording:
-            self._record(inputs, arrays, outputs, results)
+            self._record(inputs, outputs, results)
         self._kept = ()
         if state.anomaly:
             anomaly.check_forward(self, inputs, outputs)
@@ -147,15 +144,14 @@ class Function:
                 observer.forward(self, inputs, outputs, seconds)
         return outputs if isinstance(result, tuple) else outputs[0]
 
-    def _record(self, inputs: tuple, arrays: list, outputs: tuple[Tensor, ...], results: tuple) -> None:
+    def _record(self, inputs: tuple, outputs: tuple[Tensor, ...], results: tuple) -> None:
         self.edges = tuple([edge_to(x) if needs else None for x, needs in zip(inputs, self.needs_grad, strict=True)])
         self.output_hooks, self.retaining = {}, {}
-        self._input_dtypes = tuple([getattr(array, "dtype", None) for array in arrays])
         for index, output in enumerate(outputs):
             if output.is_floating_point():
                 output._requires_grad = True
                 output.grad_fn, output.output_index = self, index
-        self.outputs = tuple([_Output(o.shape, o.dtype, array_module(o.array), o._requires_grad) for o in outputs])
+        self.outputs = tuple([_Output(o.array.shape, o.array.dtype, o._requires_grad) for o in outputs])
         self._saved = tuple([_pack(value, inputs, outputs, results) for value in self._kept])
         if state.anomaly:
             self.forward_stack = anomaly.calling_stack()
@@ -174,57 +170,57 @@ class Function:
                 f"backward through {self.name} a second time: what it saved was freed by the first pass. "
                 "Pass retain_graph=True to the first backward() if you need two."
             )
-        return tuple(self._unpack(saved) for saved in self._saved)
+        return tuple([self._unpack(saved) for saved in self._saved])
 
     def _unpack(self, saved: _Saved) -> Any:
-        if saved.version is None:
-            return Tensor(saved.value) if _is_array(saved.value) else saved.value
-        if saved.version.number != saved.version_number:
+        value, version = saved.value, saved.version
+        if version is None:
+            return Tensor(value) if _is_array(value) else value
+        if version.number != saved.version_number:
             raise RuntimeError(
-                f"{self.name} needs {saved.name} (shape {saved.value.shape}) for its backward pass, but its memory was "
-                f"changed in place after the forward pass (version {saved.version.number}, expected "
+                f"{self.name} needs {saved.kind} {saved.position} (shape {value.shape}) for its backward pass, but its "
+                f"memory was changed in place after the forward pass (version {version.number}, expected "
                 f"{saved.version_number}). Change a copy instead: x = x + y rather than x += y, or clone() first."
             )
-        if isinstance(saved.value, Tensor):
-            return saved.value
-        result = Tensor(saved.value)
-        result._version = saved.version
-        if saved.output_index is not None and self.outputs[saved.output_index].has_gradient:
+        if saved.kind == "input":
+            return value
+        result = Tensor(value)
+        result._version = version
+        if saved.kind == "output" and self.outputs[saved.position].has_gradient:
             result._requires_grad = True
-            result.grad_fn, result.output_index = self, saved.output_index
+            result.grad_fn, result.output_index = self, saved.position
         return result
 
     def output_hooks_at(self, index: int) -> Hooks:
         """Return the hooks on the gradient of output ``index``."""
         return self.output_hooks.setdefault(index, Hooks())
 
-    def with_zeros(self, gradients: list[Tensor | None]) -> tuple[Tensor | None, ...]:
-        """Put zeros for the outputs that no gradient reached; None stays for those that can have none."""
-        return tuple(
-            [
-                Tensor(output.array_module.zeros(output.shape, output.dtype))
-                if gradient is None and output.has_gradient
-                else gradient
-                for gradient, output in zip(gradients, self.outputs, strict=True)
-            ]
-        )
+    def with_zeros(self, gradients: list[Tensor | None]) -> list[Tensor | None]:
+        """Put zeros for the outputs that no gradient reached (one did); None stays for those that can have none."""
+        xp = next(array_module(gradient.array) for gradient in gradients if gradient is not None)
+        return [
+            Tensor(xp.zeros(output.shape, output.dtype)) if gradient is None and output.has_gradient else gradient
+            for gradient, output in zip(gradients, self.outputs, strict=True)
+        ]
 
     def check_gradients(self, gradients: tuple, wanted: tuple[bool, ...]) -> None:
         """Raise RuntimeError unless backward returned one gradient an input, of its shape and dtype, or None."""
         if len(gradients) != len(self.edges):
             raise RuntimeError(f"{self.name}.backward returned {len(gradients)} gradients for {len(self.edges)} inputs")
-        for index, (gradient, is_wanted) in enumerate(zip(gradients, wanted, strict=True)):
-            if gradient is None or not is_wanted:
+        for index, (gradient, is_wanted, edge) in enumerate(zip(gradients, wanted, self.edges, strict=True)):
+            if gradient is None or edge is None or not is_wanted:
                 continue
             if not isinstance(gradient, Tensor):
                 raise RuntimeError(
                     f"{self.name}.backward returned {type(gradient).__name__} for input {index}: "
                     "it must be a Tensor or None"
                 )
-            if gradient.shape != self.input_shapes[index] or gradient.dtype != self._input_dtypes[index]:
+            source = edge.function.outputs[edge.output_index] if isinstance(edge, Edge) else edge
+            array = gradient.array
+            if array.shape != self.input_shapes[index] or array.dtype != source.dtype:
                 raise RuntimeError(
-                    f"{self.name}.backward returned a gradient of shape {gradient.shape} and dtype {gradient.dtype} "
-                    f"for input {index}, of shape {self.input_shapes[index]} and dtype {self._input_dtypes[index]}"
+                    f"{self.name}.backward returned a gradient of shape {array.shape} and dtype {array.dtype} "
+                    f"for input {index}, of shape {self.input_shapes[index]} and dtype {source.dtype}"
                 )
 
     def release(self) -> None:
@@ -267,19 +263,19 @@ def _output_tensor(array: Array, inputs: tuple) -> Tensor:
 
 
 def _pack(value: Any, inputs: tuple, outputs: tuple[Tensor, ...], results: tuple) -> _Saved:
+    for index, tensor in enumerate(inputs):
+        if isinstance(tensor, Tensor) and value is tensor.array:
+            return _Saved(tensor, "input", index, tensor._version, tensor._version.number)
     for index, (tensor, result) in enumerate(zip(outputs, results, strict=True)):
         if value is result:  # only the array is kept: holding the Tensor would close a reference cycle
-            return _Saved(tensor.array, index, tensor._version, tensor._version.number, f"output {index}")
+            return _Saved(tensor.array, "output", index, tensor._version, tensor._version.number)
     if isinstance(value, np.generic):  # what NumPy makes of a 0-dimensional intermediate
         value = np.asarray(value)
     if not _is_array(value):
-        return _Saved(value, None, None, 0, "")
-    for index, tensor in enumerate(inputs):
-        if isinstance(tensor, Tensor) and value is tensor.array:
-            return _Saved(tensor, None, tensor._version, tensor._version.number, f"input {index}")
-    for kind, tensors in (("input", inputs), ("output", outputs)):
+        return _Saved(value)
+    for kind, tensors in (("a view of input", inputs), ("a view of output", outputs)):
         shared = _first_sharing(value, tensors)
         if shared is not None:  # such as the channels-last view of an input
             version = tensors[shared]._version
-            return _Saved(value, None, version, version.number, f"a view of {kind} {shared}")
-    return _Saved(value, None, None, 0, "")
+            return _Saved(value, kind, shared, version, version.number)
+    return _Saved(value)

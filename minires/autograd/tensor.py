@@ -25,10 +25,7 @@ else:
 class Version:
     """How often an array's memory was changed in place; shared by all Tensors that see that memory."""
 
-    __slots__ = ("number",)
-
-    def __init__(self) -> None:
-        self.number = 0
+    number = 0
 
 
 class Tensor(_Methods):
@@ -55,12 +52,13 @@ class Tensor(_Methods):
     _accumulate_hooks: Hooks | None = None
 
     def __init__(self, array: Array, requires_grad: bool = False):
-        if isinstance(array, np.generic):  # what NumPy makes of a 0-dimensional result
-            array = np.asarray(array)
         if not isinstance(array, np.ndarray) and not is_cuda_array(array):
-            raise TypeError(
-                f"Tensor wraps a NumPy or CuPy array, got {type(array).__name__}: use minires.tensor(...) for others"
-            )
+            if not isinstance(array, np.generic):
+                raise TypeError(
+                    f"Tensor wraps a NumPy or CuPy array, got {type(array).__name__}: "
+                    "use minires.tensor(...) for others"
+                )
+            array = np.asarray(array)  # what NumPy makes of a 0-dimensional result
         self.array = array
         self._version = Version()
         if requires_grad:
