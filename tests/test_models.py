@@ -224,3 +224,10 @@ def test_bad_model_arguments_say_what_would_be_right(build, message):
 def test_wrong_channel_count_names_both():
     with pytest.raises((ValueError, RuntimeError), match=r"3.*4|4.*3"):
         models.resnet20()(minires.randn(2, 4, 32, 32))
+
+
+def test_weights_from_before_batches_were_counted_load_by_name():
+    net = models.resnet20()
+    state = {name: value for name, value in net.state_dict().items() if not name.endswith("num_batches_tracked")}
+    assert len(state) < len(net.state_dict())
+    assert models.resnet20().load_state_dict(state).missing_keys == []

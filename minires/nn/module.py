@@ -314,6 +314,8 @@ class Module:
             raise TypeError(f"a state dict maps names to Tensors, got {type(state_dict).__name__}")
         own = self.state_dict()
         missing = [name for name in own if name not in state_dict]
+        # Weights older than PyTorch 0.4.1 have no batch counts; nothing but momentum=None reads them.
+        missing = [name for name in missing if name.rpartition(".")[2] != "num_batches_tracked"]
         unexpected = [name for name in state_dict if name not in own]
         shared = {name: state_dict[name] for name in own if name in state_dict}
         problems = []
