@@ -110,7 +110,7 @@ class Recipe:
 
 _QUICK = Recipe("quick", epochs=10, learning_rate=0.2, weight_decay=5e-4, nesterov=True)
 _QUICK_BY_DATA = {
-    "shapes": replace(_QUICK, epochs=4, batch_size=64),
+    "shapes": _QUICK.changed(steps=750, batch_size=32, learning_rate=0.1),  # two and a half epochs
     "mnist": replace(_QUICK, epochs=2),
     "fashion-mnist": replace(_QUICK, epochs=5),
     "imagefolder": replace(_QUICK, batch_size=64, learning_rate=0.1, weight_decay=1e-4),
