@@ -33,18 +33,22 @@ FIGURES = {
 LARGE = ("resnext101_32x8d", "wide_resnet50_2", "wide_resnet101_2")
 
 
-@pytest.mark.parametrize("name", FIGURES)
-def test_parameters(name):
+@pytest.mark.parametrize("name", [name for name in FIGURES if name not in LARGE])
+def test_figures(name):
+    net = get_model(name)
+    size = usual_image_size(net)
+    assert (count_parameters(net), count_macs(net, (3, size, size))) == FIGURES[name]
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_parameters_of_large_nets(name):
     assert count_parameters(get_model(name)) == FIGURES[name][0]
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow if name in LARGE else ()) for name in FIGURES]
-)
-def test_macs(name):
-    net = get_model(name)
-    size = usual_image_size(net)
-    assert count_macs(net, (3, size, size)) == FIGURES[name][1]
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LARGE)
+def test_macs_of_large_nets(name):
+    assert count_macs(get_model(name), (3, 224, 224)) == FIGURES[name][1]
 
 
 def test_every_model_has_figures():

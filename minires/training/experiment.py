@@ -10,7 +10,7 @@ from typing import Any
 from minires.data import DataError, DataLoader, Dataset, dataset_info, open_dataset
 from minires.data import transforms as T
 from minires.device import Device, manual_seed
-from minires.models import get_model
+from minires.models import get_model, list_models
 from minires.models.summary import usual_image_size
 from minires.nn import CrossEntropyLoss, Module
 from minires.training.checkpoint import Checkpoint, CheckpointError
@@ -147,6 +147,8 @@ def plan(
         If the model is unknown or takes no such images.
     """
     info = dataset_info(data)
+    if model not in list_models():
+        get_model(model)  # its error, before the data take their time
     train_set: Any = open_dataset(data, root, train=True)
     classes = tuple(train_set.classes)
     manual_seed(seed)
