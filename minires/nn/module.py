@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minires.autograd import Hooks, RemovableHandle, Tensor, no_grad
-from minires.device import Device, as_device, to_device
+from minires.device import Device, as_device, is_cuda_array, to_device
 from minires.nn.backward_hooks import BackwardWatch
 
 
@@ -299,13 +299,16 @@ class Module:
         for name, module in self._own_modules():
             yield from module._named_with_duplicates(_join(prefix, name))
 
-    def load_state_dict(self, state_dict: Mapping[str, Tensor], strict: bool = True) -> IncompatibleKeys:
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> IncompatibleKeys:
         """Copy values by name into the parameters and buffers. On any error, nothing is changed.
+
+        A value is a Tensor, a NumPy or CuPy array, or anything that NumPy makes an array of by its ``__array__``: so
+        the state dict of a PyTorch model loads as it is.
 
         Raises
         ------
         RuntimeError
-            If shapes differ or a value is no Tensor, or, unless ``strict`` is false, if names are missing or
+            If shapes differ or a value is none of these, or, unless ``strict`` is false, if names are missing or
             unexpected; all are listed.
         TypeError
             If ``state_dict`` is no mapping.
@@ -317,17 +320,23 @@ class Module:
         # Weights older than PyTorch 0.4.1 have no batch counts; nothing but momentum=None reads them.
         missing = [name for name in missing if name.rpartition(".")[2] != "num_batches_tracked"]
         unexpected = [name for name in state_dict if name not in own]
-        shared = {name: state_dict[name] for name in own if name in state_dict}
+        shared: dict[str, Tensor] = {}
         problems = []
         if strict and missing:
             problems.append(f"missing: {', '.join(missing)}")
         if strict and unexpected:
             problems.append(f"unexpected: {', '.join(unexpected)}")
-        for name, value in shared.items():
-            if not isinstance(value, Tensor):
-                problems.append(f"{name} is no Tensor but {type(value).__name__}")
-            elif value.shape != own[name].shape:
+        for name in own:
+            if name not in state_dict:
+                continue
+            try:
+                value = _state_value(state_dict[name])
+            except TypeError as error:
+                problems.append(f"{name} {error}")
+                continue
+            if value.shape != own[name].shape:
                 problems.append(f"{name} has shape {value.shape}, this model needs {own[name].shape}")
+            shared[name] = value
         if problems:
             listed = "\n  ".join(problems)
             raise RuntimeError(f"the state does not fit {type(self).__name__}:\n  {listed}")
@@ -457,6 +466,24 @@ class Module:
             return f"{type(self).__name__}({extra})"
         lines = [text.replace("\n", "\n  ") for text in ([extra, *children] if extra else children)]
         return "\n  ".join([f"{type(self).__name__}(", *lines]) + "\n)"
+
+
+def _state_value(value: Any) -> Tensor:
+    """Return a value of a state dict as a Tensor; a TypeError goes on from the value's name."""
+    if isinstance(value, Tensor):
+        return value
+    if is_cuda_array(value):
+        return Tensor(value)
+    kind = f"{type(value).__module__}.{type(value).__qualname__}"
+    if not hasattr(value, "__array__"):
+        raise TypeError(f"is a {kind}, which is no array: give it as a minires.Tensor or a NumPy array")
+    try:
+        array = np.asarray(value.detach() if hasattr(value, "detach") else value)
+    except Exception as error:  # whatever a foreign library raises
+        raise TypeError(f"is a {kind} that NumPy cannot read ({error}): convert it to a NumPy array first") from error
+    if array.dtype.kind not in "biuf":
+        raise TypeError(f"is a {kind} of {array.dtype}: convert it to an array of numbers first")
+    return Tensor(array)
 
 
 def _join(prefix: str, name: str) -> str:
