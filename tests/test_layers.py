@@ -59,6 +59,11 @@ LAYERS = [
     ("nn.Identity()", IMAGE),
     ("nn.Dropout(0.0)", IMAGE),
     ("nn.Dropout(1.0)", IMAGE),
+    ("nn.Dropout2d(0.0)", IMAGE),
+    ("nn.Dropout2d(1.0)", IMAGE),
+    ("nn.Dropout2d(1.0)", (3, 4, 5)),
+    ("nn.Conv2d(4, 6, 3, 1, 0, 1, 1, True, 'zeros')", IMAGE),
+    ("nn.ConvTranspose2d(4, 6, 3, padding_mode='zeros')", IMAGE),
 ]
 
 
@@ -139,6 +144,7 @@ REFUSED = [
     ("nn.BatchNorm1d(4)", (1, 4), ValueError),
     ("nn.Dropout(1.5)", IMAGE, ValueError),
     ("nn.Dropout(-0.1)", IMAGE, ValueError),
+    ("nn.Dropout2d(1.5)", IMAGE, ValueError),
     ("nn.MaxPool2d(2, padding=2)", IMAGE, RuntimeError),
 ]
 
@@ -153,6 +159,54 @@ def test_refused_as_pytorch_refuses(text, shape, kind):
         assert_twins(program)
     else:
         assert isinstance(refusal(program), kind)
+
+
+BAD_SIZES = [
+    ("nn.Conv2d(0, 6, 3)", RuntimeError, "Conv2d: in_channels must be positive, got 0"),
+    ("nn.Conv2d(4, -6, 3)", RuntimeError, "Conv2d: out_channels must be positive, got -6"),
+    ("nn.Conv2d(4.0, 6, 3)", TypeError, "Conv2d: in_channels must be an integer, got 4.0"),
+    ("nn.Conv2d(4, 6, 0)", RuntimeError, "Conv2d: kernel_size must be positive, got 0"),
+    ("nn.Conv2d(4, 6, (3, -1))", RuntimeError, "Conv2d: kernel_size must be positive, got -1"),
+    ("nn.Conv2d(4, 6, 3.0)", TypeError, "Conv2d: kernel_size must be an integer, got 3.0"),
+    ("nn.Conv2d(4, 6, (3, 3, 3))", RuntimeError, r"Conv2d: kernel_size .* got \(3, 3, 3\)"),
+    ("nn.Conv2d(4, 6, (3,))", RuntimeError, r"Conv2d: kernel_size .* got \(3,\)"),
+    ("nn.Conv2d(4, 6, 3, stride=0)", RuntimeError, "Conv2d: stride must be positive, got 0"),
+    ("nn.Conv2d(4, 6, 3, padding=-1)", RuntimeError, "Conv2d: padding must be not negative, got -1"),
+    ("nn.Conv2d(4, 6, 3, dilation=(1, 0))", RuntimeError, "Conv2d: dilation must be positive, got 0"),
+    ("nn.Conv2d(4, 6, 3, groups=2.0)", TypeError, "Conv2d: groups must be an integer, got 2.0"),
+    ("nn.Conv2d(4, 6, 3, padding_mode='reflect')", NotImplementedError, "padding_mode .* got 'reflect': .*F.pad"),
+    ("nn.ConvTranspose2d(4, 6, 0)", RuntimeError, "ConvTranspose2d: kernel_size must be positive, got 0"),
+    ("nn.ConvTranspose2d(4, 6, 3, output_padding=-1)", RuntimeError, "ConvTranspose2d: output_padding .* got -1"),
+    ("nn.ConvTranspose2d(4, 6, 3, padding_mode='circular')", NotImplementedError, "padding_mode .* got 'circular'"),
+    ("nn.Linear(-1, 3)", RuntimeError, "Linear: in_features must be not negative, got -1"),
+    ("nn.Linear(3, 2.5)", TypeError, "Linear: out_features must be an integer, got 2.5"),
+    ("nn.BatchNorm2d(0)", RuntimeError, "BatchNorm2d: num_features must be positive, got 0"),
+    ("nn.BatchNorm1d('4')", TypeError, "BatchNorm1d: num_features must be an integer, got '4'"),
+]
+
+
+@pytest.mark.parametrize(("text", "kind", "message"), BAD_SIZES)
+def test_bad_sizes_are_refused_when_the_layer_is_made(text, kind, message):
+    with pytest.raises(kind, match=message):
+        eval(text, {"nn": nn})
+
+
+@pytest.mark.parametrize("shape", [(20, 30, 4, 5), (600, 4, 5)])
+def test_dropout2d_drops_whole_channels(shape):
+    minires.manual_seed(0)
+    layer, x = nn.Dropout2d(0.25), minires.ones(*shape).requires_grad_()
+    y = layer(x)
+    y.sum().backward()
+    channels = y.detach().numpy().reshape(600, 20)
+    assert (channels == channels[:, :1]).all()
+    np.testing.assert_allclose(np.unique(channels), [0.0, 1 / 0.75], rtol=1e-6)
+    assert abs((channels[:, 0] == 0).mean() - 0.25) < 0.09  # five standard deviations
+    np.testing.assert_array_equal(x.grad.numpy(), y.detach().numpy())
+
+
+def test_dropout2d_wants_images():
+    with pytest.raises(RuntimeError, match=r"Dropout2d needs an input of shape .* got shape \(3, 4\)"):
+        nn.Dropout2d()(minires.ones(3, 4))
 
 
 def test_dropout_drops_and_scales_in_training_only():

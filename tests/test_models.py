@@ -129,7 +129,13 @@ def image_far_from_kinks(theirs, pixels):
     raise AssertionError("no image found that keeps every ReLU away from its kink")
 
 
-@pytest.mark.parametrize("name", ["resnet18", "resnet50", "resnext50_32x4d", "resnet20", "resnet56", "plain20"])
+FLOAT32_NAMES = list(dict.fromkeys(case[0] for case in CASES))
+SLOW_FLOAT32_NAMES = [case[0] for case in SLOW_CASES]
+
+
+@pytest.mark.parametrize(
+    "name", [*FLOAT32_NAMES, *(pytest.param(n, marks=pytest.mark.slow) for n in SLOW_FLOAT32_NAMES)]
+)
 def test_float32_gradients_equal_float64_to_its_precision(name):
     """In evaluation mode, for one image."""
     ours, theirs = pair(name, {}, {}, np.float32)
@@ -138,6 +144,19 @@ def test_float32_gradients_equal_float64_to_its_precision(name):
     for what, mine, torchs in all_results(ours, theirs, image, np.array([3]), np.float32):
         error = relative_error(mine, torchs)
         assert error <= 1e-4, f"{what}: relative error {error:.1e}"
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50", "resnet20"])
+def test_float32_training_gives_the_same_logits_loss_and_statistics(name):
+    """Gradients are compared in evaluation mode only: through batch statistics, signs of ReLU inputs do turn."""
+    ours, theirs = pair(name, {}, {}, np.float32)
+    images, labels = batch(8, 32, ours.fc.out_features)
+    for what, mine, torchs in all_results(
+        ours, theirs, images.astype(np.float32).astype(np.float64), labels, np.float32
+    ):
+        if not what.startswith("gradient"):
+            error = relative_error(mine, torchs)
+            assert error <= 1e-4, f"{what}: relative error {error:.1e}"
 
 
 @pytest.mark.gpu
@@ -170,13 +189,19 @@ def test_unfused_net_gives_the_same_gradients(name):
         assert relative_error(a, b) <= 1e-11
 
 
-@pytest.mark.parametrize("name", ["resnet18", "resnet20"])
-def test_five_sgd_steps_leave_equal_parameters(name):
-    ours, theirs = pair(name, {}, {})
+# Five steps of the deepest nets amplify rounding beyond any tolerance (see `pair`): the gradients above speak for them.
+SGD_CASES = [
+    case for case in CASES if case[0] in ("resnet18", "resnet50", "resnext50_32x4d", "resnet20", "resnet32", "plain20")
+]
+
+
+@pytest.mark.parametrize(("name", "ours_options", "twin_options", "size", "pixels"), parameters(SGD_CASES))
+def test_five_sgd_steps_leave_equal_parameters(name, ours_options, twin_options, size, pixels):
+    ours, theirs = pair(name, ours_options, twin_options)
     options = {"lr": 0.01, "momentum": 0.9, "weight_decay": 1e-4}
     mine = minires.optim.SGD(ours.parameters(), **options)
     torchs = torch.optim.SGD(theirs.parameters(), **options)
-    images, labels = batch(4, 32, ours.fc.out_features)
+    images, labels = batch(size, pixels, ours.fc.out_features)
     for _ in range(5):
         mine.zero_grad()
         F.cross_entropy(ours(Tensor(images)), Tensor(labels)).backward()
@@ -210,10 +235,15 @@ def test_mismatched_residual_add_names_shapes_and_remedy():
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: models.get_model("resnet19"), "resnet1"),
+        (lambda: models.get_model("resnet19"), r"no model 'resnet19': did you mean .*\bresnet18\b"),
         (lambda: models.CifarResNet(21), "6n"),
         (lambda: models.CifarResNet(20, shortcut="D"), '"A", "B" or "C"'),
         (lambda: models.resnet50(version="v2"), "v1.5"),
+        (
+            lambda: models.resnext50_32x4d(weights="DEFAULT"),
+            "got 'DEFAULT': minires downloads nothing.*load_state_dict",
+        ),
+        (lambda: models.plain20(weights="DEFAULT"), "got 'DEFAULT': minires downloads nothing.*load_state_dict"),
     ],
 )
 def test_bad_model_arguments_say_what_would_be_right(build, message):
@@ -222,7 +252,7 @@ def test_bad_model_arguments_say_what_would_be_right(build, message):
 
 
 def test_wrong_channel_count_names_both():
-    with pytest.raises((ValueError, RuntimeError), match=r"3.*4|4.*3"):
+    with pytest.raises(RuntimeError, match=r"has 4 channels, but a weight .* takes 3:"):
         models.resnet20()(minires.randn(2, 4, 32, 32))
 
 
@@ -231,3 +261,17 @@ def test_weights_from_before_batches_were_counted_load_by_name():
     state = {name: value for name, value in net.state_dict().items() if not name.endswith("num_batches_tracked")}
     assert len(state) < len(net.state_dict())
     assert models.resnet20().load_state_dict(state).missing_keys == []
+
+
+def test_a_training_step_in_between_leaves_an_evaluated_graph_alone():
+    """Evaluation uses the running statistics of its own time, although training changes them in place."""
+    norm = minires.nn.BatchNorm2d(3).double()
+    x = Tensor(np.random.default_rng(0).standard_normal((4, 3, 5, 5)))
+    norm.eval()
+    (norm(x) ** 2).sum().backward()
+    expected, norm.weight.grad = norm.weight.grad.numpy(), None
+    loss = (norm(x) ** 2).sum()
+    norm.train()
+    norm(3 * x + 5)
+    loss.backward()
+    np.testing.assert_array_equal(norm.weight.grad.numpy(), expected)

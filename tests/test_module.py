@@ -10,6 +10,9 @@ from collections import OrderedDict, namedtuple
 
 import numpy as np
 import pytest
+import torch
+from torch_twins import randomized
+from torch_twins import twin as torch_twin
 from twin import assert_twins, refusal
 
 import minires
@@ -288,6 +291,48 @@ def test_state_that_does_not_fit_is_listed_whole_and_changes_nothing():
         assert part in str(caught.value)
     for name, value in net.state_dict().items():
         np.testing.assert_array_equal(value.numpy(), before[name])
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet20"])
+def test_state_of_a_pytorch_model_loads_as_it_is(name):
+    theirs, ours = randomized(torch_twin(name)), minires.models.get_model(name, weights=None).double()
+    assert list(ours.load_state_dict(theirs.state_dict())) == [[], []]
+    for key, value in theirs.state_dict().items():
+        np.testing.assert_array_equal(ours.state_dict()[key].numpy(), value.numpy(), err_msg=key)
+
+
+@pytest.mark.parametrize(
+    "state_of",
+    [
+        lambda layer: layer.state_dict(),
+        lambda layer: dict(layer.named_parameters()),  # which require gradients
+        lambda layer: {name: value.numpy() for name, value in layer.state_dict().items()},
+    ],
+    ids=["state dict", "parameters", "arrays"],
+)
+def test_state_of_a_pytorch_layer_loads_as_tensors_or_arrays(state_of):
+    theirs, ours = torch.nn.Linear(2, 2), nn.Linear(2, 2)
+    ours.load_state_dict(state_of(theirs))
+    theirs.weight.data.zero_()  # the values were copied
+    assert ours.weight.detach().numpy().all()
+    np.testing.assert_array_equal(ours.bias.detach().numpy(), theirs.bias.detach().numpy())
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (3.0, "weight is a builtins.float, which is no array: give it as a minires.Tensor or a NumPy array"),
+        ([[3.0]], "weight is a builtins.list"),
+        (OrderedDict(), "weight is a collections.OrderedDict"),
+        (np.array([["3"]]), "weight is a numpy.ndarray of <U1: convert it"),
+        (torch.ones(1, 1, dtype=torch.bfloat16), "weight is a torch.Tensor that NumPy cannot read .*convert it"),
+    ],
+)
+def test_state_of_values_that_are_no_arrays_is_refused(value, message):
+    linear = nn.Linear(1, 1)
+    with pytest.raises(RuntimeError, match=message):
+        linear.load_state_dict({"weight": value, "bias": np.ones(1)})
+    assert linear.bias.item() != 1.0
 
 
 # Modes and placement

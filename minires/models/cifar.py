@@ -6,7 +6,7 @@ from typing import Any
 
 from minires.autograd import Tensor
 from minires.models.blocks import BasicBlock
-from minires.models.resnet import initialize, make_stage
+from minires.models.resnet import initialize, make_stage, untrained
 from minires.nn import AdaptiveAvgPool2d, BatchNorm2d, Conv2d, Linear, Module
 
 
@@ -59,44 +59,44 @@ class CifarResNet(Module):
 
 def resnet20(**options: Any) -> CifarResNet:
     """ResNet-20 for CIFAR: 269,722 parameters. Options are those of `CifarResNet`."""
-    return CifarResNet(20, **options)
+    return CifarResNet(20, **untrained(options))
 
 
 def resnet32(**options: Any) -> CifarResNet:
     """ResNet-32 for CIFAR: 464,154 parameters. Options are those of `CifarResNet`."""
-    return CifarResNet(32, **options)
+    return CifarResNet(32, **untrained(options))
 
 
 def resnet44(**options: Any) -> CifarResNet:
     """ResNet-44 for CIFAR: 658,586 parameters. Options are those of `CifarResNet`."""
-    return CifarResNet(44, **options)
+    return CifarResNet(44, **untrained(options))
 
 
 def resnet56(**options: Any) -> CifarResNet:
     """ResNet-56 for CIFAR: 853,018 parameters. Options are those of `CifarResNet`."""
-    return CifarResNet(56, **options)
+    return CifarResNet(56, **untrained(options))
 
 
 def resnet110(**options: Any) -> CifarResNet:
     """ResNet-110 for CIFAR: 1,727,962 parameters. Options are those of `CifarResNet`."""
-    return CifarResNet(110, **options)
+    return CifarResNet(110, **untrained(options))
 
 
 def resnet1202(**options: Any) -> CifarResNet:
     """ResNet-1202 for CIFAR: 19,421,274 parameters. Options are those of `CifarResNet`."""
-    return CifarResNet(1202, **options)
+    return CifarResNet(1202, **untrained(options))
 
 
 def plain20(**options: Any) -> CifarResNet:
     """The 20-layer net without skips. Options are those of `CifarResNet`."""
-    return CifarResNet(20, residual=False, **options)
+    return CifarResNet(20, residual=False, **untrained(options))
 
 
 def plain56(**options: Any) -> CifarResNet:
     """The 56-layer net without skips. Options are those of `CifarResNet`."""
-    return CifarResNet(56, residual=False, **options)
+    return CifarResNet(56, residual=False, **untrained(options))
 
 
 def plain110(**options: Any) -> CifarResNet:
     """The 110-layer net without skips. Options are those of `CifarResNet`."""
-    return CifarResNet(110, residual=False, **options)
+    return CifarResNet(110, residual=False, **untrained(options))

@@ -1,7 +1,7 @@
 """ResNets for ImageNet-sized images, with torchvision's names, shapes and parameter counts.
 
 He et al. 2015, "Deep Residual Learning for Image Recognition", table 1; Xie et al. 2017 (ResNeXt); Zagoruyko and
-Komodakis 2016 (wide ResNets).
+Komodakis 2016 (wide ResNets). The builders take ``weights=None`` too, as torchvision's do.
 """
 
 from __future__ import annotations
@@ -93,46 +93,63 @@ def initialize(net: Module, zero_init_residual: bool) -> None:
             init.zeros_(module.bn2.weight)
 
 
+def untrained(options: dict[str, Any]) -> dict[str, Any]:
+    """Return the options of a builder without ``weights``, which torchvision's builders have and which must be None.
+
+    Raises
+    ------
+    ValueError
+        If weights are asked for.
+    """
+    weights = options.get("weights")
+    if weights is not None:
+        raise ValueError(
+            f"weights must be None, got {weights!r}: minires downloads nothing; build the model without, then give it "
+            "weights of your own with load_state_dict"
+        )
+    return {name: value for name, value in options.items() if name != "weights"}
+
+
 def resnet18(**options: Any) -> ResNet:
     """ResNet-18: 11,689,512 parameters. Options are those of `ResNet`."""
-    return ResNet(BasicBlock, (2, 2, 2, 2), **options)
+    return ResNet(BasicBlock, (2, 2, 2, 2), **untrained(options))
 
 
 def resnet34(**options: Any) -> ResNet:
     """ResNet-34: 21,797,672 parameters. Options are those of `ResNet`."""
-    return ResNet(BasicBlock, (3, 4, 6, 3), **options)
+    return ResNet(BasicBlock, (3, 4, 6, 3), **untrained(options))
 
 
 def resnet50(**options: Any) -> ResNet:
     """ResNet-50: 25,557,032 parameters. Options are those of `ResNet`."""
-    return ResNet(Bottleneck, (3, 4, 6, 3), **options)
+    return ResNet(Bottleneck, (3, 4, 6, 3), **untrained(options))
 
 
 def resnet101(**options: Any) -> ResNet:
     """ResNet-101: 44,549,160 parameters. Options are those of `ResNet`."""
-    return ResNet(Bottleneck, (3, 4, 23, 3), **options)
+    return ResNet(Bottleneck, (3, 4, 23, 3), **untrained(options))
 
 
 def resnet152(**options: Any) -> ResNet:
     """ResNet-152: 60,192,808 parameters. Options are those of `ResNet`."""
-    return ResNet(Bottleneck, (3, 8, 36, 3), **options)
+    return ResNet(Bottleneck, (3, 8, 36, 3), **untrained(options))
 
 
 def resnext50_32x4d(**options: Any) -> ResNet:
     """ResNeXt-50, 32 groups of width 4: 25,028,904 parameters. Options are those of `ResNet`."""
-    return ResNet(Bottleneck, (3, 4, 6, 3), **{"groups": 32, "width_per_group": 4, **options})
+    return ResNet(Bottleneck, (3, 4, 6, 3), **{"groups": 32, "width_per_group": 4, **untrained(options)})
 
 
 def resnext101_32x8d(**options: Any) -> ResNet:
     """ResNeXt-101, 32 groups of width 8: 88,791,336 parameters. Options are those of `ResNet`."""
-    return ResNet(Bottleneck, (3, 4, 23, 3), **{"groups": 32, "width_per_group": 8, **options})
+    return ResNet(Bottleneck, (3, 4, 23, 3), **{"groups": 32, "width_per_group": 8, **untrained(options)})
 
 
 def wide_resnet50_2(**options: Any) -> ResNet:
     """ResNet-50 with 3x3 convolutions twice as wide: 68,883,240 parameters. Options are those of `ResNet`."""
-    return ResNet(Bottleneck, (3, 4, 6, 3), **{"width_per_group": 128, **options})
+    return ResNet(Bottleneck, (3, 4, 6, 3), **{"width_per_group": 128, **untrained(options)})
 
 
 def wide_resnet101_2(**options: Any) -> ResNet:
     """ResNet-101 with 3x3 convolutions twice as wide: 126,886,696 parameters. Options are those of `ResNet`."""
-    return ResNet(Bottleneck, (3, 4, 23, 3), **{"width_per_group": 128, **options})
+    return ResNet(Bottleneck, (3, 4, 23, 3), **{"width_per_group": 128, **untrained(options)})

@@ -4,7 +4,7 @@ from minires.nn import functional, init, utils
 from minires.nn.activation import GELU, LeakyReLU, LogSoftmax, ReLU, ReLU6, Sigmoid, SiLU, Softmax, Tanh
 from minires.nn.containers import ModuleDict, ModuleList, Sequential
 from minires.nn.conv import Conv2d, ConvTranspose2d
-from minires.nn.dropout import Dropout
+from minires.nn.dropout import Dropout, Dropout2d
 from minires.nn.linear import Flatten, Identity, Linear
 from minires.nn.loss import BCEWithLogitsLoss, CrossEntropyLoss, L1Loss, MSELoss, NLLLoss, SmoothL1Loss
 from minires.nn.module import IncompatibleKeys, Module, Parameter
@@ -31,6 +31,7 @@ __all__ = [
     "ConvTranspose2d",
     "CrossEntropyLoss",
     "Dropout",
+    "Dropout2d",
     "Flatten",
     "Fold",
     "Identity",

@@ -11,10 +11,7 @@ from minires.kernels.layout import from_rsio
 from minires.nn import functional as F
 from minires.nn import init
 from minires.nn.module import Module, Parameter
-
-
-def _pair(value: Any) -> tuple[int, int]:
-    return (value, value) if isinstance(value, int) else tuple(value)
+from minires.ops.geometry import Pair, checked_int, pair
 
 
 class _ConvNd(Module):
@@ -29,24 +26,37 @@ class _ConvNd(Module):
         padding: Any,
         dilation: Any,
         groups: int,
+        padding_mode: str,
     ):
         super().__init__()
-        if groups < 1 or in_channels % groups or out_channels % groups:
+        if padding_mode != "zeros":
+            raise NotImplementedError(
+                f'{type(self).__name__}: padding_mode must be "zeros", got {padding_mode!r}: pad the input before the '
+                "layer, e.g. with F.pad, and give padding=0 here"
+            )
+        self.in_channels = self._checked("in_channels", in_channels)
+        self.out_channels = self._checked("out_channels", out_channels)
+        self.groups = checked_int(type(self).__name__, "groups", groups)
+        if self.groups < 1 or self.in_channels % self.groups or self.out_channels % self.groups:
             raise ValueError(
                 f"groups must divide in_channels and out_channels, got {groups} for {in_channels} and {out_channels}"
             )
+        self.kernel_size = self._pair("kernel_size", kernel_size)
+        self.stride = self._pair("stride", stride)
+        self.dilation = self._pair("dilation", dilation)
         if isinstance(padding, str):
             if padding not in ("same", "valid"):
                 raise ValueError(f'padding must be "same", "valid" or numbers, got {padding!r}')
-            if padding == "same" and _pair(stride) != (1, 1):
+            if padding == "same" and self.stride != (1, 1):
                 raise ValueError(f'padding="same" needs stride 1, got stride={stride}: give the padding in numbers')
-        self.in_channels = in_channels
-        self.out_channels = out_channels
-        self.kernel_size = _pair(kernel_size)
-        self.stride = _pair(stride)
-        self.padding: Any = padding if isinstance(padding, str) else _pair(padding)
-        self.dilation = _pair(dilation)
-        self.groups = groups
+        self.padding: Any = padding if isinstance(padding, str) else self._pair("padding", padding, least=0)
+        self.padding_mode = padding_mode
+
+    def _checked(self, name: str, value: Any) -> int:
+        return checked_int(type(self).__name__, name, value, least=1)
+
+    def _pair(self, name: str, value: Any, least: int = 1) -> Pair:
+        return pair(type(self).__name__, name, value, least, lengths=(2,))
 
     def _make_parameters(self, filters: int, depth: int, bias: bool, device: DeviceLike, dtype: Any) -> None:
         # Logical (filters, depth, R, S), in memory (R, S, depth, filters): as the kernels read it.
@@ -77,7 +87,15 @@ class _ConvNd(Module):
 
 
 class Conv2d(_ConvNd):
-    """2-D convolution of (N, in_channels, H, W) to (N, out_channels, P, Q): see `minires.nn.functional.conv2d`."""
+    """2-D convolution of (N, in_channels, H, W) to (N, out_channels, P, Q): see `minires.nn.functional.conv2d`.
+
+    Raises
+    ------
+    TypeError, RuntimeError, ValueError
+        If a size is no integer, out of range, or does not fit the others.
+    NotImplementedError
+        If ``padding_mode`` is not "zeros".
+    """
 
     def __init__(
         self,
@@ -89,12 +107,13 @@ class Conv2d(_ConvNd):
         dilation: Any = 1,
         groups: int = 1,
         bias: bool = True,
+        padding_mode: str = "zeros",
         *,
         device: DeviceLike = None,
         dtype: Any = None,
     ):
-        super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups)
-        self._make_parameters(out_channels, in_channels // groups, bias, device, dtype)
+        super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, padding_mode)
+        self._make_parameters(self.out_channels, self.in_channels // self.groups, bias, device, dtype)
 
     def forward(self, input: Tensor) -> Tensor:
         """Convolve ``input``."""
@@ -102,7 +121,15 @@ class Conv2d(_ConvNd):
 
 
 class ConvTranspose2d(_ConvNd):
-    """Transposed 2-D convolution: see `minires.nn.functional.conv_transpose2d`."""
+    """Transposed 2-D convolution: see `minires.nn.functional.conv_transpose2d`.
+
+    Raises
+    ------
+    TypeError, RuntimeError, ValueError
+        If a size is no integer, out of range, or does not fit the others.
+    NotImplementedError
+        If ``padding_mode`` is not "zeros".
+    """
 
     def __init__(
         self,
@@ -115,15 +142,16 @@ class ConvTranspose2d(_ConvNd):
         groups: int = 1,
         bias: bool = True,
         dilation: Any = 1,
+        padding_mode: str = "zeros",
         *,
         device: DeviceLike = None,
         dtype: Any = None,
     ):
         if isinstance(padding, str):
             raise ValueError(f"a transposed convolution takes its padding as numbers, got {padding!r}")
-        super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups)
-        self.output_padding = _pair(output_padding)
-        self._make_parameters(in_channels, out_channels // groups, bias, device, dtype)
+        super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, padding_mode)
+        self.output_padding = self._pair("output_padding", output_padding, least=0)
+        self._make_parameters(self.in_channels, self.out_channels // self.groups, bias, device, dtype)
 
     def forward(self, input: Tensor) -> Tensor:
         """Convolve ``input``, transposed."""

@@ -10,22 +10,29 @@ from minires.autograd.creation import DeviceLike, empty
 from minires.nn import functional as F
 from minires.nn import init
 from minires.nn.module import Module, Parameter
+from minires.ops.geometry import checked_int
 
 
 class Linear(Module):
     """y = x weight^T + bias; x (..., in_features), y (..., out_features).
 
     Weight and bias start from U(-1/sqrt(in_features), 1/sqrt(in_features)), as in PyTorch.
+
+    Raises
+    ------
+    TypeError, RuntimeError
+        If a size is no integer, or negative.
     """
 
     def __init__(
         self, in_features: int, out_features: int, bias: bool = True, device: DeviceLike = None, dtype: Any = None
     ):
         super().__init__()
-        self.in_features = in_features
-        self.out_features = out_features
-        self.weight = Parameter(empty(out_features, in_features, device=device, dtype=dtype))
-        self.register_parameter("bias", Parameter(empty(out_features, device=device, dtype=dtype)) if bias else None)
+        self.in_features = checked_int("Linear", "in_features", in_features, least=0)
+        self.out_features = checked_int("Linear", "out_features", out_features, least=0)
+        where: dict[str, Any] = {"device": device, "dtype": dtype}
+        self.weight = Parameter(empty(self.out_features, self.in_features, **where))
+        self.register_parameter("bias", Parameter(empty(self.out_features, **where)) if bias else None)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

@@ -8,6 +8,7 @@ from minires.autograd import Tensor
 from minires.autograd.creation import DeviceLike, ones, tensor, zeros
 from minires.nn import functional as F
 from minires.nn.module import Module, Parameter
+from minires.ops.geometry import checked_int
 
 
 class _BatchNorm(Module):
@@ -27,6 +28,7 @@ class _BatchNorm(Module):
     ):
         super().__init__()
         where: dict[str, Any] = {"device": device, "dtype": dtype}
+        num_features = checked_int(type(self).__name__, "num_features", num_features, least=1)
         self.num_features = num_features
         self.eps = eps
         self.momentum = momentum
@@ -71,7 +73,13 @@ class _BatchNorm(Module):
 
 
 class BatchNorm1d(_BatchNorm):
-    """Batch normalisation of (N, C) or (N, C, L): see `minires.nn.functional.batch_norm` (Ioffe and Szegedy 2015)."""
+    """Batch normalisation of (N, C) or (N, C, L): see `minires.nn.functional.batch_norm` (Ioffe and Szegedy 2015).
+
+    Raises
+    ------
+    TypeError, RuntimeError
+        If ``num_features`` is no positive integer.
+    """
 
     _axes = (2, 3)
 
@@ -80,6 +88,11 @@ class BatchNorm2d(_BatchNorm):
     """Batch normalisation of (N, C, H, W): see `minires.nn.functional.batch_norm` (Ioffe and Szegedy 2015).
 
     ``bn(x, residual=shortcut, activation="relu")`` also adds the shortcut and applies ReLU, in one pass.
+
+    Raises
+    ------
+    TypeError, RuntimeError
+        If ``num_features`` is no positive integer.
     """
 
     _axes = (4,)
