@@ -7,8 +7,6 @@ shape (O, I/groups, R, S) and lie as (R, S, I/groups, O). A product over channel
 
 from __future__ import annotations
 
-from types import ModuleType
-
 from minires.device import Array, array_module
 
 
@@ -30,9 +28,3 @@ def to_rsio(w: Array) -> Array:
 def from_rsio(w: Array) -> Array:
     """(R, S, I/groups, O) -> logical (O, I/groups, R, S) view."""
     return w.transpose(3, 2, 0, 1)
-
-
-def empty_channels_last(xp: ModuleType, shape: tuple[int, int, int, int], dtype: object) -> Array:
-    """Return an uninitialised array of logical ``shape`` (N, C, H, W) that lies in memory as (N, H, W, C)."""
-    n, c, h, w = shape
-    return from_nhwc(xp.empty((n, h, w, c), dtype))
