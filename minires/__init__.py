@@ -1,6 +1,6 @@
 """minires: ResNets on a from-scratch autograd engine, with hand-written backward passes on NumPy and CuPy."""
 
-from minires import autograd, models, nn, ops, optim
+from minires import autograd, cuda, models, nn, ops, optim
 from minires.autograd import Tensor, enable_grad, is_grad_enabled, no_grad, set_grad_enabled
 from minires.autograd.creation import (
     arange,
@@ -26,7 +26,7 @@ from minires.autograd.creation import (
     zeros,
     zeros_like,
 )
-from minires.device import as_device as device
+from minires.device import Device as device
 from minires.device import manual_seed
 from minires.dtypes import (
     bool,
@@ -148,6 +148,7 @@ __all__ = [
     "clamp",
     "clone",
     "cos",
+    "cuda",
     "device",
     "div",
     "double",

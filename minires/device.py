@@ -20,15 +20,40 @@ Array = Any  # numpy.ndarray or cupy.ndarray: CuPy may not be installed, so no s
 CUPY_REMEDY = "install CuPy for your driver with pip install 'minires[cuda13]' (or 'minires[cuda12]')"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class Device:
-    """A place for arrays: ``Device("cpu")`` or ``Device("cuda", 0)``; prints as ``cpu`` or ``cuda:0``."""
+    """A place for arrays: ``Device("cpu")``, ``Device("cuda")``, ``Device("cuda:1")`` or ``Device("cuda", 1)``.
+
+    Prints as ``cpu`` or ``cuda:1``; a GPU without a number is number 0. Users know it as ``minires.device``.
+
+    Raises
+    ------
+    ValueError
+        If there is no such kind of device.
+    TypeError
+        If the type is no name.
+    """
 
     type: str
     index: int | None = None
 
+    def __init__(self, type: str | Device, index: int | None = None):
+        if not isinstance(type, (str, Device)):
+            raise TypeError(f'a device is named by a str such as "cpu" or "cuda:0", got {type!r}')
+        name = str(type) if index is None else f"{type}:{index}"
+        kind, colon, number = name.partition(":")
+        if kind == "cpu" and (not colon or number == "0"):
+            number = ""  # there is one CPU, and it has no number
+        elif kind != "cuda" or (colon and not number.isdecimal()):
+            raise ValueError(f'unknown device {name!r}: use "cpu", "cuda" or "cuda:0", "cuda:1", ...')
+        object.__setattr__(self, "type", kind)
+        object.__setattr__(self, "index", None if kind == "cpu" else int(number or 0))
+
     def __str__(self) -> str:
         return self.type if self.index is None else f"{self.type}:{self.index}"
+
+
+CPU = Device("cpu")
 
 
 def as_device(device: Device | str | None) -> Device:
@@ -41,12 +66,7 @@ def as_device(device: Device | str | None) -> Device:
     """
     if isinstance(device, Device):
         return device
-    kind, _, index = (device or "cpu").partition(":")
-    if kind == "cpu" and index in ("", "0"):
-        return Device("cpu")
-    if kind == "cuda" and (index == "" or index.isdecimal()):
-        return Device("cuda", int(index or 0))
-    raise ValueError(f'unknown device {device!r}: use "cpu", "cuda" or "cuda:0", "cuda:1", ...')
+    return CPU if device is None else Device(device)
 
 
 @cache
@@ -102,7 +122,7 @@ def module_for(device: Device | str | None) -> ModuleType:
 
 def device_of(array: Array) -> Device:
     """Return the device that ``array`` lies on."""
-    return Device("cuda", array.device.id) if is_cuda_array(array) else Device("cpu")
+    return Device("cuda", array.device.id) if is_cuda_array(array) else CPU
 
 
 def to_device(array: Array, device: Device | str | None) -> Array:
@@ -133,7 +153,7 @@ def _through_axes(array: Array, copy: Any) -> Array:
 
 
 _generators: dict[Device, Any] = {}
-_seed: int | None = None
+_seeds: dict[str, int] = {}  # by type of device
 
 
 def manual_seed(seed: int) -> None:
@@ -144,16 +164,28 @@ def manual_seed(seed: int) -> None:
     ValueError
         If ``seed`` is negative.
     """
-    global _seed
+    seed_devices("cpu", seed)
+    seed_devices("cuda", seed)
+
+
+def seed_devices(type: str, seed: int) -> None:
+    """Seed the default random generators of the devices of one type, "cpu" or "cuda", whether there are any or not.
+
+    Raises
+    ------
+    ValueError
+        If ``seed`` is negative.
+    """
     if seed < 0:
         raise ValueError(f"a seed must not be negative, got {seed}")
-    _seed = seed
-    _generators.clear()
+    _seeds[type] = seed
+    for device in [device for device in _generators if device.type == type]:
+        del _generators[device]
 
 
 def generator(device: Device | str | None = None) -> Any:
     """Return the default random generator of a device (``numpy.random.Generator`` or CuPy's counterpart)."""
     target = as_device(device)
     if target not in _generators:
-        _generators[target] = module_for(target).random.default_rng(_seed)
+        _generators[target] = module_for(target).random.default_rng(_seeds.get(target.type))
     return _generators[target]

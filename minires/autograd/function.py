@@ -12,7 +12,7 @@ from __future__ import annotations
 import itertools
 import time
 import weakref
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
@@ -105,13 +105,16 @@ class Function:
         """The operation's name for people: the class name."""
         return type(self).__name__
 
-    @property
-    def next_functions(self) -> tuple:
-        """Where each input came from: an Edge, the leaf Tensor itself, or None."""
-        return self.edges
-
     def __repr__(self) -> str:
         return f"<{self.name}Backward>"
+
+    @classmethod
+    def apply(cls, *inputs: Any) -> NoReturn:
+        """Refuse PyTorch's way of calling a Function, and tell this library's: ``MyFunction(options)(x)``."""
+        raise TypeError(
+            f"{cls.__name__}.apply: a minires Function is an instance, not a class: call {cls.__name__}()(x), with "
+            "options in the first parentheses and Tensors in the second"
+        )
 
     def save(self, *values: Array) -> None:
         """Keep arrays (inputs, outputs or intermediates), numbers or None for backward."""
