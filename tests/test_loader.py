@@ -1,5 +1,6 @@
 """The loader: order, seeds, workers, errors, collation; and the sets it is most used with."""
 
+import inspect
 import threading
 import time
 from collections import namedtuple
@@ -284,6 +285,37 @@ def test_images_without_to_tensor_say_what_to_do(transform):
 def test_refusals(options, message):
     with pytest.raises(ValueError, match=message):
         DataLoader(Numbers(4), **options)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"timeout": 5},
+        {"worker_init_fn": print},
+        {"multiprocessing_context": "fork"},
+        {"pin_memory_device": "cuda"},
+        {"in_order": False},
+    ],
+)
+def test_what_pytorch_has_and_threads_do_not_is_refused(options):
+    (name, value), *_ = options.items()
+    with pytest.raises(NotImplementedError, match=f"{name}={value!r} is not supported: .*; leave it at"):
+        DataLoader(Numbers(4), **options)
+
+
+def test_arguments_at_the_defaults_of_torch_change_nothing():
+    signature = inspect.signature(torch.utils.data.DataLoader)
+    defaults = {name: each.default for name, each in signature.parameters.items() if name != "dataset"}
+    ours = list(inspect.signature(DataLoader).parameters)
+    positional = [name for name, each in signature.parameters.items() if each.kind == each.POSITIONAL_OR_KEYWORD]
+    assert ours[: len(positional)] == positional
+    plain, spelled_out = DataLoader(Numbers(4)), DataLoader(Numbers(4), **defaults)
+    assert [batch[0].tolist() for batch in spelled_out] == [batch[0].tolist() for batch in plain]
+
+
+def test_a_generator_of_another_library_is_refused():
+    with pytest.raises(TypeError, match=r"numpy.random.Generator, got a torch\.\S*Generator: use default_rng"):
+        DataLoader(Numbers(4), generator=torch.Generator())
 
 
 def test_set_epoch_needs_a_seed():

@@ -52,8 +52,11 @@ class DataLoader:
         Seeds each epoch; the default generator of the CPU (see ``minires.manual_seed``) unless given.
     seed : int, optional
         Seeds the epochs instead: epoch e of a loader with this seed is always the same, see :meth:`set_epoch`.
-    prefetch_factor : int
-        Batches that each worker makes ahead.
+    prefetch_factor : int, optional
+        Batches that each worker makes ahead; 2 unless given.
+    timeout, worker_init_fn, multiprocessing_context, pin_memory_device, in_order
+        Accepted at PyTorch's defaults only: batches are waited for and come in order, threads need no set-up of their
+        own, and there are no processes.
 
     The batches of an epoch, random transforms included, depend on its seed alone and not on ``num_workers``. Transforms
     of your own must draw from ``minires.data.current_generator()`` for that to hold.
@@ -64,6 +67,10 @@ class DataLoader:
     ------
     ValueError
         If an argument is out of range, or two exclude each other.
+    TypeError
+        If the generator is no NumPy generator.
+    NotImplementedError
+        If one of the arguments that are accepted at their defaults only has another value.
     """
 
     def __init__(
@@ -77,12 +84,29 @@ class DataLoader:
         collate_fn: Callable[[list[Any]], Any] | None = None,
         pin_memory: bool = False,
         drop_last: bool = False,
-        *,
+        timeout: float = 0,
+        worker_init_fn: None = None,
+        multiprocessing_context: None = None,
         generator: np.random.Generator | None = None,
+        *,
         seed: int | None = None,
-        prefetch_factor: int = 2,
+        prefetch_factor: int | None = None,
         persistent_workers: bool = False,
+        pin_memory_device: str = "",
+        in_order: bool = True,
     ) -> None:
+        for name, value, default, reason in [
+            ("timeout", timeout, 0, "workers are threads, whose batches are waited for"),
+            ("worker_init_fn", worker_init_fn, None, "workers are threads, set up what they share before the loop"),
+            ("multiprocessing_context", multiprocessing_context, None, "workers are threads, not processes"),
+            ("pin_memory_device", pin_memory_device, "", "no memory is pinned"),
+            ("in_order", in_order, True, "batches come in their order"),
+        ]:
+            if value != default:
+                raise NotImplementedError(
+                    f"DataLoader: {name}={value!r} is not supported: {reason}; leave it at {default!r}"
+                )
+        prefetch_factor = 2 if prefetch_factor is None else prefetch_factor
         for name, value, least in [
             ("batch_size", batch_size, 1),
             ("num_workers", num_workers, 0),
@@ -96,6 +120,11 @@ class DataLoader:
         if batch_sampler is not None and (batch_size != 1 or shuffle or sampler is not None or drop_last):
             raise ValueError(
                 "DataLoader: a batch_sampler makes the batches, so leave out batch_size, shuffle, sampler and drop_last"
+            )
+        if generator is not None and not isinstance(generator, np.random.Generator):
+            kind = f"{type(generator).__module__}.{type(generator).__qualname__}"
+            raise TypeError(
+                f"DataLoader: generator must be a numpy.random.Generator, got a {kind}: use default_rng(seed)"
             )
         if seed is not None and generator is not None:
             raise ValueError("DataLoader: give either a seed or a generator, not both")
