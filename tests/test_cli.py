@@ -48,12 +48,6 @@ def failure(*arguments):
     return lines[0]
 
 
-def refusal(*arguments):
-    """Run the command with arguments that it cannot even read, and return what it says in one piece."""
-    text = minires(*arguments, status=2).stderr
-    return " ".join(text.replace("│", " ").split())
-
-
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory):
     """A folder of images: red and blue ones, easily told apart."""
@@ -223,6 +217,22 @@ def test_a_learning_rate_far_too_high(pictures, tmp_path):
     assert "lower the learning rate" in failure("train", "--data", "imagefolder", "--root", pictures, *options)
 
 
+def test_a_run_that_fails_before_its_first_checkpoint_leaves_no_folder(pictures, tmp_path):
+    options = ["--data", "imagefolder", "--root", pictures, "--batch-size", 8, "--epochs", 20, "--lr", 1e30]
+    assert "no checkpoint had been saved" in failure("train", *options, "--out", tmp_path / "new" / "run")
+    assert os.listdir(tmp_path) == []
+    (tmp_path / "mine").mkdir()
+    failure("train", *options, "--out", tmp_path / "mine")
+    assert os.listdir(tmp_path) == ["mine"]
+
+
+def test_one_of_a_thing_is_not_called_many(pictures, tmp_path):
+    options = ["--data", "imagefolder", "--root", pictures, "--batch-size", 16, "--steps", 1, "--out", tmp_path / "out"]
+    output = minires("train", *options).stdout
+    assert "1 step in 1 epoch, cpu" in output
+    assert "% after 1 epoch (best" in output
+
+
 # Using what was trained
 
 
@@ -329,6 +339,7 @@ def test_version():
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
+        (["--verison"], "--version"),
         (["trian"], "Did you mean 'train'?"),
         (["train", "--modle", "resnet20"], "--model"),
         (["train", "--data", "cifar"], "'cifar10'"),
@@ -340,7 +351,7 @@ def test_version():
     ],
 )
 def test_wrong_arguments_say_what_would_be_right(arguments, words):
-    assert words in refusal(*arguments)
+    assert words in failure(*arguments)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from minires.cli.data import data
-from minires.cli.errors import one_line_errors
+from minires.cli.errors import OneLineUsageErrors, one_line_errors
 from minires.cli.evaluate import evaluate
 from minires.cli.predict import predict
 from minires.cli.summary import summary
@@ -18,6 +18,7 @@ from minires.version import __version__
 
 app = typer.Typer(
     name="minires",
+    cls=OneLineUsageErrors,
     help="ResNets with hand-written backward passes: train them, use them, and verify their gradients.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,  # --debug asks for a traceback, and a plain one is the easier to pass on

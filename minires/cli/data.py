@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from minires.cli.options import DATA_NAMES, DataName, Debug, Root
+from minires.cli.wording import counted
 
 INCOMPLETE = 1
 
@@ -27,14 +28,16 @@ def data(
     if name is None:
         for each in available():
             info = dataset_info(each)
-            classes = f"{info.num_classes} classes" if info.num_classes else "a class for each folder"
+            classes = counted(info.num_classes, "class", "classes") if info.num_classes else "a class for each folder"
             size = f"{info.channels} x {info.image_size} x {info.image_size}"
             source = "files in --root" if info.needs_root else "built in, needs no files"
             typer.echo(f"{each:14} {size:14} {classes:24} {source}")
         return
     report = describe(str(name), root)
     for split in report.splits:
-        count = "not usable" if split.images is None else f"{split.images:,} images, {len(split.classes)} classes"
+        count = "not usable"
+        if split.images is not None:
+            count = f"{counted(split.images, 'image')}, {counted(len(split.classes), 'class', 'classes')}"
         typer.echo(f"{name} {split.name}: {count}")
         for file in split.files:
             verdict = {True: "as published", False: "NOT as published", None: "no published checksum"}[file.official]

@@ -7,9 +7,39 @@ from collections.abc import Callable
 from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
 USAGE_ERROR = 2
 INTERRUPTED = 130  # 128 + SIGINT, as shells count
+
+_BadArguments: Any = typer.BadParameter.__mro__[1]  # UsageError: Typer gives the class itself no public name
+
+
+class OneLineUsageErrors(TyperGroup):
+    """Subcommands whose arguments, where they cannot be understood, give one line too, and the same status."""
+
+    def make_context(self, info_name: str | None, args: list[str], *rest: Any, **extra: Any) -> Any:
+        """Read the arguments before the subcommand; without any at all, Typer shows the help."""
+        if not args:
+            return super().make_context(info_name, args, *rest, **extra)
+        try:
+            return super().make_context(info_name, args, *rest, **extra)
+        except _BadArguments as error:
+            raise _usage_error(error) from None
+
+    def invoke(self, ctx: Any) -> Any:
+        """Find the subcommand, read its arguments and run it."""
+        try:
+            return super().invoke(ctx)
+        except _BadArguments as error:
+            raise _usage_error(error) from None
+
+
+def _usage_error(error: Any) -> typer.Exit:
+    message = " ".join(error.format_message().split())
+    hint = f" (see {error.ctx.command_path} --help)" if error.ctx is not None else ""
+    typer.echo(f"minires: {message[:1].lower()}{message[1:]}{hint}", err=True)
+    return typer.Exit(USAGE_ERROR)
 
 
 def one_line_errors(command: Callable[..., None]) -> Callable[..., None]:

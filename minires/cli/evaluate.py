@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from minires.cli.options import DATA_NAMES, DataName, Debug, Device, Root, Workers
+from minires.cli.wording import counted
 
 
 def evaluate(
@@ -36,5 +37,5 @@ def evaluate(
         result = evaluate_model(net, loader, device)
     typer.echo(
         f"{experiment.model} on {name}: accuracy {100 * result.accuracy:.2f} %, loss {result.loss:.4f} "
-        f"on {result.images:,} held-out images ({result.images_per_second:,.0f} images/s)"
+        f"on {counted(result.images, 'held-out image')} ({result.images_per_second:,.0f} images/s)"
     )

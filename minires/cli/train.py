@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,6 +12,7 @@ import typer
 
 from minires.cli.errors import INTERRUPTED
 from minires.cli.options import DATA_NAMES, MODEL_HELP, DataName, Debug, Device, LogFormat, RecipeName, Root, Workers
+from minires.cli.wording import counted
 
 RECIPE = "Recipe"
 
@@ -86,10 +89,11 @@ def train(
         experiment, net, train_set, test_set = plan(str(data_name), root, model_name, chosen, seed or 0)
         log_format = log or LogFormat.CSV
         folder = RunFolder(out, log_format) if out else RunFolder.fresh(f"{data_name}-{model_name}", log_format)
-    folder.prepare(resuming=resume is not None)
-    net.to(target)
-    trainer = experiment.trainer(net, train_set, test_set, target, workers, checkpoint)
-    _run(experiment, trainer, folder, len(train_set), len(test_set), target)
+    with _leaving_no_empty_folder(folder.path):
+        folder.prepare(resuming=resume is not None)
+        net.to(target)
+        trainer = experiment.trainer(net, train_set, test_set, target, workers, checkpoint)
+        _run(experiment, trainer, folder, len(train_set), len(test_set), target)
 
 
 def _run(experiment: Any, trainer: Any, folder: Any, train_images: int, test_images: int, device: Any) -> None:
@@ -104,7 +108,8 @@ def _run(experiment: Any, trainer: Any, folder: Any, train_images: int, test_ima
     progress = TrainingProgress(trainer, Console())
     progress.say(
         f"{experiment.model} ({count_parameters(trainer.model):,} parameters) on {experiment.data}: {train_images:,} "
-        f"training and {test_images:,} held-out images, {trainer.steps:,} steps in {trainer.epochs} epochs, {device}"
+        f"training and {test_images:,} held-out images, {counted(trainer.steps, 'step')} in "
+        f"{counted(trainer.epochs, 'epoch')}, {device}"
     )
     if trainer.step:
         progress.say(f"going on after step {trainer.step:,}")
@@ -133,13 +138,28 @@ def _run(experiment: Any, trainer: Any, folder: Any, train_images: int, test_ima
     except TrainingError as error:
         raise TrainingError(f"{error}; {saved()}", error.step, error.op) from error
     if last is None:
-        progress.say(f"nothing left to do: this run has all its {trainer.steps:,} steps; {saved()}")
+        progress.say(f"nothing left to do: this run has all its {counted(trainer.steps, 'step')}; {saved()}")
         return
     progress.say(
-        f"test accuracy {100 * last.test.accuracy:.2f} % after {trainer.epochs} epochs "
+        f"test accuracy {100 * last.test.accuracy:.2f} % after {counted(trainer.epochs, 'epoch')} "
         f"(best {100 * trainer.best_accuracy:.2f} %) in {duration(time.perf_counter() - begin)}"
     )
     progress.say(f"saved {folder.last}, {folder.best.name} and {folder.log.path.name}")
+
+
+@contextmanager
+def _leaving_no_empty_folder(path: Path) -> Iterator[None]:
+    """Where the ``with`` block fails, take away the folders that it made and left empty."""
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    try:
+        yield
+    except BaseException:
+        for folder in missing:
+            try:
+                folder.rmdir()
+            except OSError:  # it holds something, or never came to be
+                continue
+        raise
 
 
 def _log_format_in(folder: Path) -> LogFormat:

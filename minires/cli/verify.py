@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from minires.cli.options import MODEL_HELP, Debug
+from minires.cli.wording import counted
 
 WRONG = 1
 
@@ -59,6 +60,6 @@ def verify(
         )
     Console().print(table)
     wrong = sum(not check.passed for check in checks)
-    typer.echo(f"{len(checks)} parameters checked, {wrong} wrong")
+    typer.echo(f"{counted(len(checks), 'parameter')} checked, {wrong} wrong")
     if wrong:
         raise typer.Exit(WRONG)
