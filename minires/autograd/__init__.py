@@ -8,9 +8,11 @@ from minires.autograd.modes import (
     Observer,
     detect_anomaly,
     enable_grad,
+    inference_mode,
     is_grad_enabled,
     no_grad,
     observe,
+    set_detect_anomaly,
     set_grad_enabled,
 )
 from minires.autograd.tensor import Tensor
@@ -27,8 +29,10 @@ __all__ = [
     "detect_anomaly",
     "enable_grad",
     "grad",
+    "inference_mode",
     "is_grad_enabled",
     "no_grad",
     "observe",
+    "set_detect_anomaly",
     "set_grad_enabled",
 ]

@@ -37,7 +37,7 @@ state = _State()
 
 
 class _GradMode:
-    """What the three switches share: as decorators they run a function, or each step of a generator, in their mode."""
+    """What these switches share: as decorators they run a function, or each step of a generator, in their mode."""
 
     enabled: bool
 
@@ -107,6 +107,21 @@ class enable_grad(_FixedMode):
     enabled = True
 
 
+class inference_mode(_FixedMode):
+    """Record no graph inside, as `no_grad`; ``inference_mode(False)`` records one, as `enable_grad`.
+
+    PyTorch's results can never enter a graph later; these can.
+    """
+
+    def __new__(cls, mode: Any = True) -> Any:
+        """Make the mode, or decorate the function that ``@inference_mode`` without parentheses hands over."""
+        return super().__new__(cls, None if isinstance(mode, bool) else mode)
+
+    def __init__(self, mode: bool = True):
+        super().__init__()
+        self.enabled = not mode
+
+
 class set_grad_enabled(_GradMode):
     """Switch recording on or off, at once when called as a function and until the end of a ``with`` block."""
 
@@ -143,6 +158,19 @@ def detect_anomaly(enabled: bool = True) -> Iterator[None]:
         yield
     finally:
         state.anomaly = before
+
+
+class set_detect_anomaly:
+    """Switch `detect_anomaly` on or off, at once when called as a function and until the end of a ``with`` block."""
+
+    def __init__(self, mode: bool):
+        self._before, state.anomaly = state.anomaly, bool(mode)
+
+    def __enter__(self) -> None:
+        """Keep the mode that the call has set."""
+
+    def __exit__(self, *exception: object) -> None:
+        state.anomaly = self._before
 
 
 @contextmanager

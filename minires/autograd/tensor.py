@@ -391,6 +391,16 @@ class Tensor(_Methods):
         return f"tensor({numbers}{notes})"
 
 
+def numel(input: Tensor) -> int:
+    """Return the number of elements."""
+    return input.numel()
+
+
+def is_tensor(obj: Any) -> bool:
+    """Tell whether ``obj`` is a Tensor."""
+    return isinstance(obj, Tensor)
+
+
 def _rebuild(kind: type[Tensor], array: Array, requires_grad: bool) -> Tensor:
     """Make a leaf of a subclass, such as Parameter, without calling its constructor."""
     result = kind.__new__(kind)
