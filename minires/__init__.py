@@ -1,7 +1,7 @@
 """minires: ResNets on a from-scratch autograd engine, with hand-written backward passes on NumPy and CuPy."""
 
 from minires import autograd, cuda, models, nn, ops, optim
-from minires.autograd import Tensor, enable_grad, is_grad_enabled, no_grad, set_grad_enabled
+from minires.autograd import Tensor, enable_grad, inference_mode, is_grad_enabled, no_grad, set_grad_enabled
 from minires.autograd.creation import (
     arange,
     as_tensor,
@@ -26,6 +26,7 @@ from minires.autograd.creation import (
     zeros,
     zeros_like,
 )
+from minires.autograd.tensor import is_tensor, numel
 from minires.device import Device as device
 from minires.device import manual_seed
 from minires.dtypes import (
@@ -51,6 +52,7 @@ from minires.ops.arithmetic import add, div, floor_divide, mul, neg, pow, remain
 from minires.ops.batch_norm import unfused
 from minires.ops.broadcast import broadcast_to
 from minires.ops.clamp import clamp, maximum, minimum
+from minires.ops.clamp import clamp as clip
 from minires.ops.comparison import (
     allclose,
     bitwise_and,
@@ -97,12 +99,14 @@ from minires.ops.pointwise import (
     trunc,
 )
 from minires.ops.promotion import result_type
-from minires.ops.reduction import all, amax, amin, any, argmax, argmin, max, mean, min, norm, std, sum, var
+from minires.ops.reduction import all, amax, amin, any, argmax, argmin, max, mean, min, norm, prod, std, sum, var
 from minires.ops.shape import (
     cat,
     chunk,
     clone,
+    concat,
     flatten,
+    flip,
     movedim,
     narrow,
     permute,
@@ -117,6 +121,7 @@ from minires.ops.shape import (
     unsqueeze,
 )
 from minires.ops.softmax import log_softmax, logsumexp, softmax
+from minires.ops.sorting import argsort, sort, topk
 from minires.ops.where import masked_fill, where
 from minires.version import __version__
 
@@ -133,6 +138,7 @@ __all__ = [
     "arange",
     "argmax",
     "argmin",
+    "argsort",
     "as_tensor",
     "autograd",
     "bitwise_and",
@@ -146,7 +152,9 @@ __all__ = [
     "ceil",
     "chunk",
     "clamp",
+    "clip",
     "clone",
+    "concat",
     "cos",
     "cuda",
     "device",
@@ -162,6 +170,7 @@ __all__ = [
     "expm1",
     "eye",
     "flatten",
+    "flip",
     "float",
     "float16",
     "float32",
@@ -176,12 +185,14 @@ __all__ = [
     "get_default_dtype",
     "gt",
     "half",
+    "inference_mode",
     "int",
     "int8",
     "int16",
     "int32",
     "int64",
     "is_grad_enabled",
+    "is_tensor",
     "isclose",
     "isfinite",
     "isinf",
@@ -217,12 +228,14 @@ __all__ = [
     "no_grad",
     "nonzero",
     "norm",
+    "numel",
     "ones",
     "ones_like",
     "ops",
     "optim",
     "permute",
     "pow",
+    "prod",
     "rand",
     "rand_like",
     "randint",
@@ -244,6 +257,7 @@ __all__ = [
     "sign",
     "sin",
     "softmax",
+    "sort",
     "split",
     "sqrt",
     "square",
@@ -256,6 +270,7 @@ __all__ = [
     "t",
     "tanh",
     "tensor",
+    "topk",
     "transpose",
     "trunc",
     "uint8",

@@ -6,9 +6,10 @@ import pickle
 
 import pytest
 import torch
+from twin import assert_twins
 
 import minires
-from minires.autograd import Function
+from minires.autograd import AnomalyError, Function, set_detect_anomaly
 from minires.device import cuda_is_available, generator
 
 without_gpu = pytest.mark.skipif(cuda_is_available(), reason="says what happens where there is no GPU")
@@ -94,3 +95,60 @@ def test_function_apply_tells_how_to_call_a_function():
 
     with pytest.raises(TypeError, match=r"call Double\(\)\(x\)"):
         Double.apply(minires.ones(2))
+
+
+DTYPES = ["float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "bool"]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_type_names_the_type_or_converts(dtype):
+    theirs = torch.zeros(2, dtype=getattr(torch, dtype)).type()
+    ours = minires.tensor([0.0, 1.0]).type(getattr(minires, dtype))
+    assert ours.dtype == dtype
+    assert ours.type() == theirs.replace("torch.", "minires.")
+
+
+def test_is_tensor_and_numel():
+    assert_twins(lambda lib: [lib.is_tensor(lib.ones(2)), lib.is_tensor([1.0]), lib.numel(lib.ones(2, 3))])
+
+
+def test_a_repeated_tensor_has_memory_of_its_own():
+    x = minires.zeros(1, 3)
+    for sizes in [(1, 1), (2, 1)]:
+        x.repeat(*sizes).add_(1.0)
+    assert x.tolist() == [[0.0, 0.0, 0.0]]
+
+
+def inference_as_a_block(lib):
+    with lib.inference_mode():
+        seen = [lib.is_grad_enabled()]
+        with lib.inference_mode(mode=False):
+            seen.append(lib.is_grad_enabled())
+    return [*seen, lib.is_grad_enabled()]
+
+
+def inference_as_a_decorator(lib):
+    bare, called = lib.inference_mode(lib.is_grad_enabled), lib.inference_mode()(lib.is_grad_enabled)
+    return [bare(), called(), lib.inference_mode(False)(lib.is_grad_enabled)(), lib.is_grad_enabled()]
+
+
+@pytest.mark.parametrize("program", [inference_as_a_block, inference_as_a_decorator])
+def test_inference_mode_records_nothing(program):
+    assert_twins(program)
+
+
+def test_set_detect_anomaly_as_a_call_and_as_a_block():
+    def make_nan():
+        return minires.tensor([-1.0]).log()
+
+    try:
+        set_detect_anomaly(True)
+        with pytest.raises(AnomalyError):
+            make_nan()
+        with set_detect_anomaly(False):
+            make_nan()
+        with pytest.raises(AnomalyError):
+            make_nan()
+    finally:
+        set_detect_anomaly(False)
+    make_nan()

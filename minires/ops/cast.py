@@ -89,6 +89,32 @@ def to(
     return result.clone() if copy and result is input else result
 
 
+def type_(input: Tensor, dtype: Any = None) -> Any:
+    """Return ``input`` in ``dtype``, or without one the name of its type, such as "minires.FloatTensor".
+
+    Raises
+    ------
+    TypeError
+        If ``dtype`` is no dtype of booleans, integers or floats.
+    """
+    if dtype is not None:
+        return cast(input, dtype)
+    name = _TYPE_NAMES.get(input.dtype.name, input.dtype.name.capitalize())
+    return f"minires.{'cuda.' if input.is_cuda else ''}{name}Tensor"
+
+
+_TYPE_NAMES = {
+    "float16": "Half",
+    "float32": "Float",
+    "float64": "Double",
+    "int8": "Char",
+    "int16": "Short",
+    "int32": "Int",
+    "int64": "Long",
+    "uint8": "Byte",
+}
+
+
 def cpu(input: Tensor) -> Tensor:
     """Return ``input`` on the CPU: itself if it lies there already."""
     return to(input, device="cpu")

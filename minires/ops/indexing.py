@@ -173,11 +173,14 @@ def _grid(xp: Any, indices: Array, axis: int) -> tuple:
     return (*others[:axis], indices, *others[axis + 1 :])
 
 
-def take_along(input: Tensor, indices: Array, axis: int) -> Tensor:
-    """Return the elements that the int array ``indices``, of as many axes, names along ``axis``. It is not checked."""
+def take_along(input: Tensor, indices: Array, axis: int, once: bool = False) -> Tensor:
+    """Return the elements that the int array ``indices``, of as many axes, names along ``axis``. It is not checked.
+
+    ``once`` promises that no element is named twice: its gradient is then set rather than added.
+    """
     if not input.ndim:
         return input.reshape(1)[indices.reshape(1)].reshape(())
-    return GetItem(_grid(array_module(indices), indices, axis), indices.shape[axis] == 1)(input)
+    return GetItem(_grid(array_module(indices), indices, axis), once or indices.shape[axis] == 1)(input)
 
 
 def gather(input: Tensor, dim: int, index: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ import numpy as np
 
 from minires.autograd import Function, Tensor
 from minires.device import array_module
+from minires.ops.aliases import takes_axis
 from minires.ops.axes import Axes, Dim, kept_shape, normalized_axes, normalized_axis
 from minires.ops.broadcast import broadcast_to
 from minires.ops.cast import cast
@@ -21,6 +22,7 @@ from minires.ops.clamp import maximum, minimum
 from minires.ops.indexing import take_along
 from minires.ops.pointwise import sqrt
 from minires.ops.promotion import check_floating
+from minires.ops.shape import cat
 from minires.ops.where import where
 
 
@@ -80,6 +82,7 @@ def _prepared(name: str, input: Tensor, dim: Dim, keepdim: bool) -> tuple[Tensor
     return (input, axes, keepdim) if input.ndim else (input.reshape(1), (0,), False)
 
 
+@takes_axis
 def sum(input: Tensor, dim: Dim = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
     """Return the sum over ``dim``; integers and booleans are summed as int64.
 
@@ -96,6 +99,40 @@ def sum(input: Tensor, dim: Dim = None, keepdim: bool = False, *, dtype: Any = N
     return Sum(axes, keepdim)(input)
 
 
+@takes_axis
+def prod(input: Tensor, dim: int | None = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
+    """Return the product along one axis ``dim`` or of all elements; integers and booleans give int64, nothing gives 1.
+
+    Neighbours are multiplied in pairs until one is left, so that the gradient is right where factors are 0.
+
+    Raises
+    ------
+    IndexError
+        If ``dim`` is out of range.
+    """
+    if dtype is None and not input.is_floating_point():
+        dtype = np.int64
+    if dtype is not None:
+        input = cast(input, dtype)
+    if dim is None:
+        factors, axis, shape = input.reshape(-1), 0, (1,) * input.ndim if keepdim else ()
+    else:
+        axis = normalized_axis("prod", dim, input.ndim or 1)
+        factors = input if input.ndim else input.reshape(1)
+        kept = kept_shape(input.shape, (axis,))
+        shape = kept if keepdim else kept[:axis] + kept[axis + 1 :]
+    if not factors.shape[axis]:
+        return (Sum((axis,), False)(factors) + 1).reshape(shape)  # still in the graph
+    while (length := factors.shape[axis]) > 1:
+        half = length // 2
+        first, second, rest = factors.split((half, half, length - 2 * half), axis)
+        factors = first * second
+        if length % 2:
+            factors = cat([factors, rest], axis)
+    return factors.reshape(shape)
+
+
+@takes_axis
 def mean(input: Tensor, dim: Dim = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
     """Return the mean over ``dim``: NaN over no elements.
 
@@ -113,6 +150,7 @@ def mean(input: Tensor, dim: Dim = None, keepdim: bool = False, *, dtype: Any = 
     return Sum(axes, keepdim)(input) / (_count(input, axes) or math.nan)
 
 
+@takes_axis
 def var(
     input: Tensor,
     dim: Dim | builtins.bool = None,
@@ -146,6 +184,7 @@ def var(
     return Sum(axes, keepdim)(deviation * deviation) / builtins.max(_count(input, axes) - correction, 0)
 
 
+@takes_axis
 def std(
     input: Tensor,
     dim: Dim | builtins.bool = None,
@@ -184,6 +223,7 @@ def _sqrt_flat_at_zero(input: Tensor) -> Tensor:
     return where(zero, 0.0, sqrt(where(zero, 1.0, input)))
 
 
+@takes_axis
 def amax(input: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
     """Return the largest element over ``dim``; equal ones share the gradient evenly.
 
@@ -195,6 +235,7 @@ def amax(input: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
     return _extreme(Amax, "amax", input, dim, keepdim)
 
 
+@takes_axis
 def amin(input: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
     """Return the smallest element over ``dim``; equal ones share the gradient evenly.
 
@@ -212,6 +253,7 @@ def _extreme(function: type[Amax], name: str, input: Tensor, dim: Dim, keepdim: 
     return function(axes, keepdim)(input)
 
 
+@takes_axis
 def max(input: Tensor, dim: Any = None, keepdim: bool = False, *, other: Tensor | None = None) -> Any:
     """Return the largest element; along one axis ``dim``, a pair (values, indices); with a Tensor, elementwise.
 
@@ -227,6 +269,7 @@ def max(input: Tensor, dim: Any = None, keepdim: bool = False, *, other: Tensor 
     return _max_or_min("max", input, dim, keepdim, other)
 
 
+@takes_axis
 def min(input: Tensor, dim: Any = None, keepdim: bool = False, *, other: Tensor | None = None) -> Any:
     """Return the smallest element; along one axis ``dim``, a pair (values, indices); with a Tensor, elementwise.
 
@@ -259,6 +302,7 @@ def _max_or_min(name: str, input: Tensor, dim: Any, keepdim: bool, other: Tensor
     return ValuesAndIndices(values, indices)
 
 
+@takes_axis
 def argmax(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
     """Return the index of the first largest element along ``dim``, or in the flattened Tensor.
 
@@ -270,6 +314,7 @@ def argmax(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tens
     return _arg_extreme("argmax", input, dim, keepdim)
 
 
+@takes_axis
 def argmin(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
     """Return the index of the first smallest element along ``dim``, or in the flattened Tensor.
 
@@ -295,12 +340,14 @@ def _arg_extreme(name: str, input: Tensor, dim: int | None, keepdim: bool) -> Te
     return Tensor(result.reshape(kept_shape(input.shape, axes)) if keepdim or not input.ndim else result)
 
 
+@takes_axis
 def all(input: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
     """Return whether all elements over ``dim`` are true (not 0); true over no elements."""
     input, axes, keepdim = _prepared("all", input, dim, keepdim)
     return Tensor(input.array.all(axis=axes, keepdims=keepdim))
 
 
+@takes_axis
 def any(input: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
     """Return whether any element over ``dim`` is true (not 0); false over no elements."""
     input, axes, keepdim = _prepared("any", input, dim, keepdim)

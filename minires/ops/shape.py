@@ -10,6 +10,7 @@ from typing import Any
 from minires.autograd import Function, Tensor
 from minires.device import array_module
 from minires.ops import broadcast
+from minires.ops.aliases import takes_axis
 from minires.ops.axes import normalized_axes, normalized_axis
 from minires.ops.cast import cast
 from minires.ops.promotion import result_type
@@ -52,6 +53,19 @@ class Clone(Function):
 
     def backward(self, dy):
         return dy
+
+
+class Flip(Function):
+    """x -> a copy with ``axes`` in reverse; the gradient is reversed back."""
+
+    def __init__(self, axes: tuple[int, ...]):
+        self.axes = axes
+
+    def forward(self, x):
+        return array_module(x).flip(x, self.axes).copy(order="K")
+
+    def backward(self, dy):
+        return Flip(self.axes)(dy)
 
 
 class Cat(Function):
@@ -153,6 +167,7 @@ def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
     return reshape(input, (*input.shape[:start], joined, *input.shape[end + 1 :]))
 
 
+@takes_axis
 def squeeze(input: Tensor, dim: Any = None) -> Tensor:
     """Return a view without the axes of length 1, or without those among ``dim`` (an int or a tuple) that have it.
 
@@ -165,6 +180,7 @@ def squeeze(input: Tensor, dim: Any = None) -> Tensor:
     return reshape(input, tuple(n for axis, n in enumerate(input.shape) if n != 1 or axis not in axes))
 
 
+@takes_axis
 def unsqueeze(input: Tensor, dim: int) -> Tensor:
     """Return a view with a new axis of length 1 at ``dim``.
 
@@ -278,6 +294,42 @@ def expand(input: Tensor, *sizes: Any) -> Tensor:
     return broadcast.broadcast_to(input, shape)
 
 
+def repeat(input: Tensor, *sizes: Any) -> Tensor:
+    """Return a copy with the elements repeated ``sizes`` times along the axes; sizes in front make new axes.
+
+    Raises
+    ------
+    RuntimeError
+        If there are fewer sizes than axes, or one is negative.
+    """
+    times = _sizes(sizes)
+    added = len(times) - input.ndim
+    if added < 0 or min(times, default=0) < 0:
+        raise RuntimeError(
+            f"repeat: {times} must hold a number, not negative, for each of the {input.ndim} axes of {input.shape}"
+        )
+    lengths = (1,) * added + input.shape
+    tiled = expand(
+        reshape(input, [m for n in lengths for m in (1, n)]),
+        [m for pair in zip(times, lengths, strict=True) for m in pair],
+    )
+    return reshape(Clone("C")(tiled), [n * count for n, count in zip(lengths, times, strict=True)])
+
+
+def flip(input: Tensor, *dims: Any) -> Tensor:
+    """Return a copy with the axes ``dims`` in reverse.
+
+    Raises
+    ------
+    RuntimeError
+        If an axis is named twice.
+    IndexError
+        If an axis is out of range.
+    """
+    axes = normalized_axes("flip", named, input.ndim) if (named := _sizes(dims)) else ()
+    return Flip(axes)(input)
+
+
 def expand_as(input: Tensor, other: Tensor) -> Tensor:
     """Return a read-only view stretched to the shape of ``other``."""
     return expand(input, other.shape)
@@ -325,6 +377,9 @@ def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
         if tensor.ndim != first.ndim or others[0] != others[1]:
             raise RuntimeError(f"cat: shapes {first.shape} and {tensor.shape} may differ only along dim {dim}")
     return Cat(axis)(*(cast(tensor, dtype) for tensor in tensors))
+
+
+concat = cat
 
 
 def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:

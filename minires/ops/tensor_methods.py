@@ -22,6 +22,7 @@ from minires.ops import (
     reduction,
     shape,
     softmax,
+    sorting,
     where,
 )
 
@@ -128,6 +129,7 @@ class TensorMethods:
     sum, mean, var, std, norm = reduction.sum, reduction.mean, reduction.var, reduction.std, reduction.norm
     max, min, amax, amin = reduction.max, reduction.min, reduction.amax, reduction.amin
     argmax, argmin, all, any = reduction.argmax, reduction.argmin, reduction.all, reduction.any
+    prod, sort, argsort, topk = reduction.prod, sorting.sort, sorting.argsort, sorting.topk
 
     reshape, view, view_as, flatten = shape.reshape, shape.view, shape.view_as, shape.flatten
     reshape_as = shape.view_as
@@ -135,10 +137,11 @@ class TensorMethods:
     swapaxes, movedim, t = shape.transpose, shape.movedim, shape.t
     T, mT = property(shape.t), property(shape.matrix_transpose)
     expand, expand_as, broadcast_to = shape.expand, shape.expand_as, broadcast.broadcast_to
+    repeat, flip = shape.repeat, shape.flip
     split, chunk, unbind, narrow = shape.split, shape.chunk, shape.unbind, shape.narrow
     clone, contiguous, is_contiguous = shape.clone, shape.contiguous, shape.is_contiguous
 
-    to, cpu, cuda, type_as = cast.to, cast.cpu, cast.cuda, cast.type_as
+    to, cpu, cuda, type, type_as = cast.to, cast.cpu, cast.cuda, cast.type_, cast.type_as
     half, float, double = cast.half, cast.float_, cast.double
     long, int, short, byte, bool = cast.long, cast.int_, cast.short, cast.byte, cast.bool_
 

@@ -18,5 +18,6 @@ MODULES = [
     "pooling",
     "reduction",
     "shape",
+    "sorting",
 ]
 ROWS = [row for name in MODULES for row in import_module(f"op_rows.{name}").ROWS]

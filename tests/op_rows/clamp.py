@@ -83,4 +83,5 @@ ROWS = [
             Sample(normal(2), booleans(2), normal(2)),
         ],
     ),
+    Row("clip", minires.clip, torch.clip, [Sample(normal(2, 3), -0.5, 0.5), Sample(normal(2, 3), max=0.2)]),
 ]

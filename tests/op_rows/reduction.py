@@ -113,4 +113,31 @@ ROWS = [
     ],
     row("all", TRUTH, BAD_AXES[:3]),
     row("any", TRUTH, BAD_AXES[:3]),
+    row(
+        "prod",
+        [
+            *ONE_AXIS[:-1],
+            *[Sample(normal(length)) for length in (0, 1, 2, 5, 7)],
+            *SCALARS,
+            Sample(normal(2, 3)),
+            Sample(normal(0, 3), 0),
+            Sample(normal(0, 3), 0, keepdim=True),
+            Sample(normal(3, 5, layout="strided"), 1),
+            Sample(integers(2, 3)),
+            Sample(booleans(2, 3), 0),
+            Sample(values([[2.0, 0.0, 3.0], [0.0, 1.0, 0.0]]), 1),
+            Sample(values([2.0, 0.0, 3.0])),
+        ],
+        [Sample(normal(2, 3), 2), Sample(normal(2, 3), (0, 1)), Sample(normal(), 1), Sample(normal(2), 0.5)],
+    ),
+    *[
+        Row(
+            f"{name}_by_axis",
+            lambda x, name=name, **options: getattr(x, name)(**options),
+            None,
+            [Sample(normal(2, 3), axis=1), Sample(normal(2, 3), axis=-2, keepdim=True)],
+            [Sample(normal(2, 3), axis=2), Sample(normal(2, 3), axis=0, dim=0)],
+        )
+        for name in ("sum", "mean", "max", "min", "amax", "amin", "argmax", "argmin", "std", "var", "prod", "all")
+    ],
 ]
