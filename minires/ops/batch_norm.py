@@ -140,7 +140,9 @@ def batch_norm(
     else:
         assert running_mean is not None  # checked above
         assert running_var is not None
-        function = BatchNorm(eps, activation if _fusion.enabled else None, running_mean.array, running_var.array)
+        # Copies: a training step between this forward pass and its backward changes the running statistics in place.
+        mean, var = running_mean.array.copy(), running_var.array.copy()
+        function = BatchNorm(eps, activation if _fusion.enabled else None, mean, var)
     out = function(input, weight, bias, residual if _fusion.enabled else None)
     if training and running_mean is not None and running_var is not None:
         n = input.numel() // input.shape[1]

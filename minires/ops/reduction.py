@@ -65,7 +65,8 @@ class Amax(Function):
     def backward(self, dy):
         x, y = (value.array for value in self.saved)
         kept = kept_shape(x.shape, self.axes)
-        chosen = (x == y.reshape(kept)).astype(x.dtype)
+        best = y.reshape(kept)
+        chosen = ((x == best) | ((x != x) & (best != best))).astype(x.dtype)  # a NaN is the largest and the smallest
         shares = chosen / chosen.sum(axis=self.axes, keepdims=True)
         return dy.reshape(kept) * Tensor(shares)
 

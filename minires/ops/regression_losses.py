@@ -9,10 +9,10 @@ import numpy as np
 from minires.autograd import Function, Tensor
 from minires.device import array_module
 from minires.ops.broadcast import broadcast_to
-from minires.ops.clamp import clamp
 from minires.ops.loss_reduction import check_reduction, reduced
 from minires.ops.pointwise import abs
 from minires.ops.promotion import matched
+from minires.ops.where import where
 
 
 class SquaredError(Function):
@@ -33,7 +33,7 @@ class SquaredError(Function):
 class SmoothL1(Function):
     """With d = a - b, y = d^2 / (2 beta) where |d| < beta, else |d| - beta / 2.
 
-    da = clamp(d / beta, -1, 1) * dy, db = -da.
+    da = dy * d / beta where |d| < beta, else dy * sign(d); db = -da.
     """
 
     def __init__(self, beta: float):
@@ -47,7 +47,9 @@ class SmoothL1(Function):
 
     def backward(self, dy):
         a, b = self.saved
-        da = clamp((a - b) / self.beta, -1.0, 1.0) * dy
+        d = a - b
+        sign = Tensor(array_module(d.array).sign(d.array))
+        da = where(abs(d) < self.beta, d / self.beta, sign) * dy
         return da, -da if self.needs_grad[1] else None
 
 

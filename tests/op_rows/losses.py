@@ -160,6 +160,7 @@ ROWS = [
             *DIFFERENCES,
             *(Sample(normal(4, 3), normal(4, 3), beta=beta, reduction="none") for beta in (0.25, 2.0)),
             Sample(values([1.0, 2.0]), values([1.0, 4.5]), beta=1.0),
+            Sample(values([0.0, 1.0, -1.0, 0.5]), values([0.0, 0.0, 0.0, 0.0]), beta=1.0, kink=True),
         ],
         [*WRONG_DIFFERENCES, Sample(normal(3), normal(3), beta=-1.0)],
     ),

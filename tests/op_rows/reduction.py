@@ -98,7 +98,15 @@ ROWS = [
     *[
         row(
             name,
-            [*ONE_AXIS, AXES[0], SCALARS[0], WHOLE[0], Sample(TIES, kink=True), Sample(normal(2, 3), normal(3))],
+            [
+                *ONE_AXIS,
+                AXES[0],
+                SCALARS[0],
+                WHOLE[0],
+                Sample(TIES, kink=True),
+                Sample(values([1.0, float("nan"), 3.0]), kink=True),
+                Sample(normal(2, 3), normal(3)),
+            ],
             [*BAD_AXIS, Sample(normal(0)), Sample(normal(2), normal(3))],
         )
         for name in ("max", "min")
