@@ -46,6 +46,7 @@ from minires.dtypes import (
     short,
     uint8,
 )
+from minires.io import load, save
 from minires.kernels import use_reference
 from minires.ops.activation import relu
 from minires.ops.arithmetic import add, div, floor_divide, mul, neg, pow, remainder, sub
@@ -199,6 +200,7 @@ __all__ = [
     "isnan",
     "le",
     "linspace",
+    "load",
     "log",
     "log1p",
     "log_softmax",
@@ -249,6 +251,7 @@ __all__ = [
     "result_type",
     "round",
     "rsqrt",
+    "save",
     "scatter_add",
     "set_default_dtype",
     "set_grad_enabled",

@@ -7,7 +7,6 @@ and of every array, since the format itself would not notice a flipped bit. Noth
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
@@ -22,6 +21,7 @@ import safetensors.numpy
 
 from minires.autograd import Tensor
 from minires.device import generator, to_device
+from minires.io import write_whole
 from minires.nn import Module
 from minires.training.packing import pack, unpack
 
@@ -131,7 +131,7 @@ class Checkpoint:
             }
         )
         metadata = {"minires": content, "sha256": _digest(content, arrays)}
-        _write_whole(Path(path), safetensors.numpy.save(arrays, metadata))
+        write_whole(Path(path), safetensors.numpy.save(arrays, metadata))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Checkpoint:
@@ -230,19 +230,3 @@ def _restore_random_state(state: dict | None, where: Any) -> None:
         generator().bit_generator.state = state
     except (ValueError, TypeError, KeyError) as error:
         raise CheckpointError(f"{where}: its random state is not one of this NumPy: {error}") from error
-
-
-def _write_whole(path: Path, data: bytes) -> None:
-    """Write beside ``path``, make sure it is on disk, then rename: a reader sees the old file or the new one."""
-    # A fixed name: what a killed process leaves behind is overwritten by the next save.
-    partial = path.with_name(f"{path.name}.partial")
-    try:
-        with partial.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except BaseException:  # Ctrl-C as well
-        with contextlib.suppress(OSError):
-            partial.unlink()
-        raise
