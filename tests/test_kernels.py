@@ -49,8 +49,8 @@ def test_erf(kernels, dtype, shape):
 def test_import_compiles_nothing():
     program = (
         "from minires.kernels import cpu; from numba.core.dispatcher import Dispatcher\n"
-        "from minires.kernels.cpu import conv, elementwise, norm, patches, pool\n"
-        "kernels = [f for m in (elementwise, norm, patches, pool) for f in vars(m).values()"
+        "from minires.kernels.cpu import conv, elementwise, norm, pool\n"
+        "kernels = [f for m in (conv, elementwise, norm, pool) for f in vars(m).values()"
         " if isinstance(f, Dispatcher)]\n"
         "assert len(kernels) >= 10 and not any(f.signatures for f in kernels)"
     )
@@ -63,7 +63,7 @@ def test_each_kernel_is_compiled_once_for_a_dtype():
     for array in (x, x[::-1], x.transpose(0, 1, 3, 2), np.asfortranarray(x)):
         cpu.conv2d(array, w, geometry)
         cpu.relu(array)
-    for function in (cpu.conv.gather_patches, cpu.elementwise._relu):
+    for function in (cpu.conv._multiply_items, cpu.elementwise._relu):
         dtypes = [signature[-1].dtype for signature in function.signatures]
         assert len(dtypes) == len(set(dtypes))
 

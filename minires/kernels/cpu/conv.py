@@ -1,144 +1,350 @@
-"""Convolution in blocks: gather the patches of some output rows, multiply them by the filters, go on.
+"""Convolution and its two gradients on the block of `microkernel`, which reads its input in place.
 
-The im2col matrix of a large convolution is many times the size of its input. Here only a block of it exists at a time,
-small enough to be in cache still when BLAS reads it. In channels-last memory a patch is R runs of S * C contiguous
-numbers, a block of output rows is a contiguous slice of y, and a 1x1 convolution needs no patches at all: x is its own
-matrix.
+Output pixels are counted through an image, or through a tile of several small ones, and cut into blocks of ROWS. A
+table gives where each tap of each pixel begins in the input; it depends on the geometry alone and is kept. Output
+channels are cut into panels of one or two vectors, and the filters copied once a call into the order in which the
+block reads them.
 
-    y    = patches(x) @ w                            (rows * Q, K) @ (K, O/G) for each group, K = R * S * C/G
-    dw   = sum over blocks of patches(x)^T @ dy
-    dx   = patches(dy) @ (w turned by 180 degrees)   at stride 1, where the transpose is a convolution again
-    dx  += scatter(dy @ w^T)                         at any other stride
+            blocks of                          depth                       panels of
+    y       pixels of y                        taps x input channels       output channels
+    dx      pixels of x                        taps x output channels      input channels
+    dw      input channels at one tap          pixels of y                 output channels
 
-Output rows are counted through all images, N * P of them, and shared among threads. Each thread gathers and multiplies
-its own blocks, with BLAS kept to one thread.
+At stride (a, b) only every a-th row and b-th column of taps can reach a pixel of x. The pixels of x fall into a * b
+classes, each a stride-1 convolution of dy with its own share of the taps; pixels that no tap reaches stay zero.
+
+Groups are separate products over their own channels. Sums run in an order that does not depend on the threads, but for
+small weight gradients, of which each thread sums a share.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from functools import lru_cache
+from itertools import product
+from typing import NamedTuple
 
 import numpy as np
 
 from minires.device import Array
-from minires.kernels.cpu.launch import launch, serial_blas
-from minires.kernels.cpu.patches import Windows, gather_patches, scatter_patches
+from minires.kernels.cpu.launch import get_num_threads, kernel, launch
+from minires.kernels.cpu.microkernel import (
+    ROWS,
+    VECTOR_BYTES,
+    multiply_depth_1,
+    multiply_depth_2,
+    multiply_rows_1,
+    multiply_rows_2,
+    panel_width,
+)
+from minires.kernels.cpu.tables import transposed_window_table, window_table
 from minires.kernels.geometry import Conv2dGeometry
-from minires.kernels.layout import from_nhwc, from_rsio, to_nhwc
+from minires.kernels.layout import from_nhwc, from_rsio, to_nhwc, to_rsio
 
-BLOCK_BYTES = 1 << 20  # of patches: BLAS finds them in cache, and the price of a call is small beside its work
+FEW_CHANNELS = 8  # below: neighbouring taps are read as one run of numbers, from a padded copy of the input
+TILE_PIXELS = 192  # small images are put together until a tile has so many, so that few blocks are part empty
+INPUT_BYTES = 1 << 17  # of input that one work item reads, panel after panel: stays in L2
+WORK_ITEMS = 16  # at least, if there are so many panels: an even share for each thread
+CHUNK_PIXELS = 256  # depth of a block of a weight gradient: its operands stay in L1
+PRIVATE_BYTES = 1 << 20  # a weight gradient up to this size is summed by each thread on its own
+
+
+class Windows(NamedTuple):
+    """Which numbers each output pixel meets, in a tile of some images.
+
+    images : how many images are in a tile
+    offsets : (pixels, taps) int32, how far into the tile each tap begins; -1 is padding
+    taps : (taps,) which rows of the filters, as (R * S, C/G, O), these taps are
+    """
+
+    images: int
+    offsets: Array
+    taps: Array
+
+
+class Blocks(NamedTuple):
+    """`Windows` in the order of `multiply_rows`: by blocks of ROWS pixels, the last of which may be part empty.
+
+    sources : (blocks, taps, ROWS) int32, how far into the tile each tap begins; -1 is padding or no pixel
+    targets : (blocks, ROWS) int32, how far into the tile's output the pixel begins; -1 is no pixel
+    """
+
+    images: int
+    sources: Array
+    targets: Array
+    taps: Array
 
 
 def conv2d(x: Array, w: Array, geometry: Conv2dGeometry) -> Array:
     """(N, C, H, W), (O, C/G, R, S) -> (N, O, P, Q); see the reference kernel of this name."""
     n, o, p, q = geometry.output_shape
     y = np.empty((n, p, q, o), x.dtype)
-    _convolve(to_nhwc(x), _filters(w, geometry.groups), Windows.of(geometry), y)
+    if y.size:
+        blocks = _output_blocks(geometry)
+        filters = to_rsio(w).reshape(len(blocks.taps), -1, o)
+        _multiply(_readable(x, geometry), _pack(filters, blocks.taps, geometry.groups), blocks, y)
     return from_nhwc(y)
 
 
 def conv2d_input_grad(dy: Array, w: Array, geometry: Conv2dGeometry) -> Array:
     """(N, O, P, Q), (O, C/G, R, S) -> (N, C, H, W); see the reference kernel of this name."""
     n, c, h, width = geometry.input_shape
-    o, depth, r, s = w.shape
-    g, windows = geometry.groups, Windows.of(geometry)
-    dy = to_nhwc(dy)
-    if geometry.stride == (1, 1):
-        swapped = w.reshape(g, o // g, depth, r, s).swapaxes(1, 2).reshape(c, o // g, r, s)
-        dx = np.empty((n, h, width, c), dy.dtype)
-        _convolve(dy, _filters(swapped[:, :, ::-1, ::-1], g), windows.transposed((h, width)), dx)
-        return from_nhwc(dx)
-    dx = np.zeros((n, h, width, g, depth), dy.dtype)
-    filters = _filters(w, g).swapaxes(1, 2)
-    p = dy.shape[1]
-    dy_rows = dy.reshape(n * p, dy.shape[2], o)
-
-    def scatter_images(start: int, stop: int) -> None:  # whole images, so that no two threads add to one pixel
-        for first, last, patches in _patch_blocks(start * p, stop * p, g, depth, windows, dy.dtype, BLOCK_BYTES):
-            np.matmul(_by_group(dy_rows[first:last], g), filters, out=_as_matrices(patches))
-            scatter_patches(first, last, *windows.scalars(), patches, dx)
-
-    with serial_blas():
-        launch(scatter_images, n, dy.size * filters.shape[2])
-    return from_nhwc(dx.reshape(n, h, width, c))
+    o, depth, r, s = geometry.weight_shape
+    classes = _input_blocks(geometry) if dy.size else ()
+    everywhere = len(classes) == geometry.stride[0] * geometry.stride[1]
+    dx = (np.empty if everywhere else np.zeros)((n, h, width, c), dy.dtype)
+    filters = to_rsio(w).reshape(r * s, depth, o)
+    for blocks in classes:
+        _multiply(to_nhwc(dy), _pack(filters, blocks.taps, geometry.groups, transposed=True), blocks, dx)
+    return from_nhwc(dx)
 
 
 def conv2d_weight_grad(x: Array, dy: Array, geometry: Conv2dGeometry) -> Array:
     """(N, C, H, W), (N, O, P, Q) -> (O, C/G, R, S); see the reference kernel of this name."""
-    o, depth, r, s = geometry.weight_shape
-    g, windows = geometry.groups, Windows.of(geometry)
-    x, dy = to_nhwc(x), to_nhwc(dy)
-    n, p, q, _ = dy.shape
-    x_groups, dy_rows = x.reshape(*x.shape[:3], g, depth), dy.reshape(n * p, q, o)
-    sums: list[tuple[int, Array]] = []  # one for each thread
+    o, c, r, s = geometry.weight_shape
+    if dy.size == 0:
+        return from_rsio(np.zeros((r, s, c, o), x.dtype))
+    windows = _output_windows(geometry)
+    taps, pixels = len(windows.taps), len(windows.offsets)
+    depth, columns = r * s * c // taps, o // geometry.groups
+    x = _readable(x, geometry)
+    tile_size = x.size // len(x) * windows.images
+    if depth < ROWS:  # a block reads ROWS numbers wherever it reads
+        x = np.append(x, np.zeros(ROWS, x.dtype))
+    size = -(-pixels // -(-pixels // CHUNK_PIXELS))  # chunks of equal size, or nearly
+    chunks = geometry.input_shape[0] // windows.images * -(-pixels // size)
+    width = panel_width(columns, x.dtype)
+    panels = geometry.groups * -(-columns // width)
+    arguments = (
+        *(x.reshape(-1), np.zeros(ROWS, x.dtype), np.ascontiguousarray(windows.offsets.T), tile_size),
+        *(to_nhwc(dy).reshape(-1, o), size, width, columns),
+    )
+    dw = np.zeros((taps, depth, o), x.dtype)
+    work = dy.size * taps * depth
+    if dw.nbytes > PRIVATE_BYTES and panels >= get_num_threads():
+        launch(lambda start, stop: _add_products(0, chunks, start, stop, *arguments, dw), panels, work)
+    else:
+        shares: dict[int, Array] = {}
 
-    def sum_rows(start: int, stop: int) -> None:
-        dw = np.zeros((g, r * s * depth, o // g), x.dtype)
-        if windows.are_pixels(x.shape[1:3]):
-            x_rows = x.reshape(n * p, q, x.shape[3])
-            np.matmul(_by_group(x_rows[start:stop], g).swapaxes(1, 2), _by_group(dy_rows[start:stop], g), out=dw)
-        else:
-            # Adding a block's product to dw must cost little beside the product itself: larger blocks for a larger dw.
-            size = max(BLOCK_BYTES, 2 * dw.nbytes)
-            for first, last, patches in _patch_blocks(start, stop, g, depth, windows, x.dtype, size):
-                gather_patches(first, last, *windows.scalars(), x_groups, patches)
-                dw += np.matmul(_as_matrices(patches).swapaxes(1, 2), _by_group(dy_rows[first:last], g))
-        sums.append((start, dw))
+        def add_share(start: int, stop: int) -> None:
+            shares[start] = np.zeros_like(dw)
+            _add_products(start, stop, 0, panels, *arguments, shares[start])
 
-    with serial_blas():
-        launch(sum_rows, n * p, dy.size * depth * r * s)
-    total = sum(dw for _, dw in sorted(sums, key=lambda item: item[0]))  # in order, whichever thread was first
-    dw = total.reshape(g, r, s, depth, o // g).transpose(1, 2, 3, 0, 4)  # (R, S, C/G, G, O/G)
-    return from_rsio(np.ascontiguousarray(dw).reshape(r, s, depth, o))
-
-
-def _convolve(x: Array, filters: Array, windows: Windows, y: Array) -> None:
-    """Write the convolution of x (N, H, W, C) with ``filters`` (G, K, O/G) to y (N, P, Q, O)."""
-    n, p, q, o = y.shape
-    g, k, _ = filters.shape
-    depth = x.shape[3] // g
-    pixels = windows.are_pixels(x.shape[1:3])
-    x_groups, y_rows = x.reshape(*x.shape[:3], g, depth), y.reshape(n * p, q, o)
-
-    def convolve_rows(start: int, stop: int) -> None:
-        if pixels:
-            x_rows = x.reshape(n * p, q, x.shape[3])
-            np.matmul(_by_group(x_rows[start:stop], g), filters, out=_by_group(y_rows[start:stop], g))
-            return
-        for first, last, patches in _patch_blocks(start, stop, g, depth, windows, x.dtype, BLOCK_BYTES):
-            gather_patches(first, last, *windows.scalars(), x_groups, patches)
-            np.matmul(_as_matrices(patches), filters, out=_by_group(y_rows[first:last], g))
-
-    with serial_blas():
-        launch(convolve_rows, n * p, y.size * k)
+        launch(add_share, chunks, work)
+        for start in sorted(shares):  # in order, whichever thread was first
+            dw += shares[start]
+    return from_rsio(dw.reshape(r, s, c, o))
 
 
-def _filters(w: Array, groups: int) -> Array:
-    """(O, C/G, R, S) -> (G, K, O/G), K in the order (R, S, C/G) of a patch; a view of a channels-last w if G is 1."""
-    o, depth, r, s = w.shape
-    w = w.reshape(groups, o // groups, depth, r, s).transpose(0, 3, 4, 2, 1)  # (G, R, S, C/G, O/G)
-    return np.ascontiguousarray(w).reshape(groups, r * s * depth, o // groups)
+def _reads_runs(geometry: Conv2dGeometry) -> bool:
+    """Tell whether the S taps of a kernel row are read as one run of S * C numbers."""
+    _, c, _, s = geometry.weight_shape
+    return c < FEW_CHANNELS and s > 1 and geometry.groups == 1 and geometry.dilation[1] == 1
 
 
-def _by_group(rows: Array, groups: int) -> Array:
-    """(..., C) -> (G, M, C/G): the view of channels-last pixels as one matrix a group, which matmul reads in place."""
-    return rows.reshape(-1, groups, rows.shape[-1] // groups).swapaxes(0, 1)
+def _readable(x: Array, geometry: Conv2dGeometry) -> Array:
+    """(N, C, H, W) -> (N, H, W, C) as the tables of `_output_windows` take it: with its padding if runs are read."""
+    x = to_nhwc(x)
+    return np.pad(x, ((0, 0), *geometry.padding, (0, 0))) if _reads_runs(geometry) else x
 
 
-def _as_matrices(patches: Array) -> Array:
-    """(G, rows, Q, R, S, C/G) -> (G, rows * Q, K)."""
-    g, rows, q, r, s, depth = patches.shape
-    return patches.reshape(g, rows * q, r * s * depth)
+@lru_cache(maxsize=128)
+def _output_windows(geometry: Conv2dGeometry) -> Windows:
+    """Return which numbers of the (readable) input each output pixel meets."""
+    n, c, h, w = geometry.input_shape
+    r, s = geometry.weight_shape[2:]
+    (top, bottom), (left, right) = geometry.padding
+    if _reads_runs(geometry):
+        h, w, s, top, left = top + h + bottom, left + w + right, 1, 0, 0
+    p, q = geometry.output_shape[2:]
+    rows = window_table(h, r, geometry.stride[0], top, geometry.dilation[0], p)
+    columns = window_table(w, s, geometry.stride[1], left, geometry.dilation[1], q)
+    images = _images_in_tile(n, p * q, h * w * c)
+    return Windows(images, _offsets(images, rows, columns, (h, w, c)), np.arange(r * s))
 
 
-def _patch_blocks(
-    start: int, stop: int, groups: int, depth: int, windows: Windows, dtype: np.dtype, block_bytes: int
-) -> Iterator[tuple[int, int, Array]]:
-    """Yield (first, last, uninitialised patches) for blocks of output rows ``start`` to ``stop``, in one buffer."""
-    q, (r, s) = windows.output_size[1], windows.kernel_size
-    row_size = groups * q * r * s * depth
-    height = max(1, min(stop - start, block_bytes // (row_size * dtype.itemsize)))
-    buffer = np.empty(height * row_size, dtype)
-    for first in range(start, stop, height):
-        last = min(first + height, stop)
-        yield first, last, buffer[: (last - first) * row_size].reshape(groups, last - first, q, r, s, depth)
+@lru_cache(maxsize=128)
+def _output_blocks(geometry: Conv2dGeometry) -> Blocks:
+    windows = _output_windows(geometry)
+    pixels = np.arange(len(windows.offsets), dtype=np.int32)
+    return _in_blocks(windows, pixels * geometry.weight_shape[0])
+
+
+@lru_cache(maxsize=128)
+def _input_blocks(geometry: Conv2dGeometry) -> tuple[Blocks, ...]:
+    """Return which numbers of dy the pixels of x meet, for each class of them that some tap reaches."""
+    n, c, h, w = geometry.input_shape
+    o, _, r, s = geometry.weight_shape
+    p, q = geometry.output_shape[2:]
+    axes = zip((h, w), (r, s), geometry.stride, geometry.padding, geometry.dilation, (p, q), strict=True)
+    row_classes, column_classes = (_classes(*axis) for axis in axes)
+    images = _images_in_tile(n, h * w, max(h * w * c, p * q * o))
+    found = []
+    for (i, row_taps, rows), (j, column_taps, columns) in product(row_classes, column_classes):
+        taps = (row_taps[:, None] * s + column_taps).reshape(-1)
+        if len(taps) and len(i) and len(j):
+            windows = Windows(images, _offsets(images, rows, columns, (p, q, o)), taps)
+            pixels = _offsets(images, i[:, None], j[:, None], (h, w, c)).reshape(-1)
+            found.append(_in_blocks(windows, pixels))
+    return tuple(found)
+
+
+def _classes(
+    size: int, taps: int, stride: int, padding: tuple[int, int], dilation: int, outputs: int
+) -> list[tuple[Array, Array, Array]]:
+    """Return the pixels of each class along an axis, the taps that reach them, and the table of where these meet dy."""
+    classes = []
+    for first in range(stride):
+        pixels, tap = np.arange(first, size, stride), np.arange(taps)
+        reaching = tap[(first + padding[0] - tap * dilation) % stride == 0]
+        table = transposed_window_table(outputs, reaching, stride, padding[0], dilation, pixels)
+        classes.append((pixels, reaching, table))
+    return classes
+
+
+def _images_in_tile(images: int, pixels: int, numbers: int) -> int:
+    """Return the least divisor of ``images`` that makes a tile of TILE_PIXELS; ``numbers`` are those of one image.
+
+    Raises
+    ------
+    ValueError
+        If a single image has more numbers than a table can count.
+    """
+    if numbers > np.iinfo(np.int32).max:
+        raise ValueError(
+            f"conv2d: images of {numbers} numbers are too large for the compiled kernels, which count to 2**31; "
+            "cut them up, or use minires.kernels.use_reference()"
+        )
+    divisors = [d for d in range(1, images + 1) if images % d == 0 and d * numbers <= np.iinfo(np.int32).max]
+    return next((d for d in divisors if d * pixels >= TILE_PIXELS), divisors[-1])
+
+
+def _offsets(images: int, rows: Array, columns: Array, shape: tuple[int, int, int]) -> Array:
+    """(P, R), (Q, S) -> (images * P * Q, R * S): where in a tile of images (H, W, C) each tap begins, or -1."""
+    h, w, c = shape
+    image = np.arange(images).reshape(-1, 1, 1, 1, 1)
+    row, column = rows[:, None, :, None], columns[None, :, None, :]
+    offsets = np.where((row >= 0) & (column >= 0), ((image * h + row) * w + column) * c, -1)
+    return offsets.astype(np.int32).reshape(-1, rows.shape[1] * columns.shape[1])
+
+
+def _in_blocks(windows: Windows, targets: Array) -> Blocks:
+    pixels, taps = windows.offsets.shape
+    missing = -pixels % ROWS
+    sources = np.pad(windows.offsets, ((0, missing), (0, 0)), constant_values=-1).reshape(-1, ROWS, taps)
+    targets = np.pad(targets, (0, missing), constant_values=-1).reshape(-1, ROWS)
+    return Blocks(windows.images, np.ascontiguousarray(sources.swapaxes(1, 2)), targets, windows.taps)
+
+
+def _pack(filters: Array, taps: Array, groups: int, transposed: bool = False) -> Array:
+    """(R * S, C/G, O) -> (G, panels, taps * depth, width): a matrix a group, in panels of columns; zeros fill the last.
+
+    Depth runs over input channels and columns over output channels, or the other way round if ``transposed``.
+    """
+    _, c, o = filters.shape
+    o //= groups
+    depth, columns = (o, c) if transposed else (c, o)
+    width = panel_width(columns, filters.dtype)
+    packed = np.zeros((groups, -(-columns // width), len(taps) * depth, width), filters.dtype)
+    strides = (1, o * groups) if transposed else (o * groups, 1)
+    launch(_pack_panels, len(packed) * packed.shape[1], packed.size, filters, taps, *strides, o, columns, packed)
+    return packed
+
+
+def _multiply(x: Array, filters: Array, blocks: Blocks, y: Array) -> None:
+    """Write the products of the blocks' numbers in x (N, ...) with packed filters to y (N, ..., columns)."""
+    groups, panels, rows, _ = filters.shape
+    count, taps, _ = blocks.sources.shape
+    depth = rows // taps
+    tiles = len(x) // blocks.images
+    spans = -(-count * ROWS * depth * x.itemsize // INPUT_BYTES)  # of blocks
+    shares = min(groups * panels, -(-WORK_ITEMS * get_num_threads() // (tiles * spans)))  # of panels
+    arguments = (
+        *(spans, shares, x.reshape(-1), x.size // tiles, np.zeros(depth, x.dtype), blocks.sources),
+        *(filters, panel_width(1, x.dtype), y.shape[-1] // groups, y.reshape(-1), y.size // tiles, blocks.targets),
+    )
+    launch(_multiply_items, tiles * spans * shares, tiles * count * ROWS * rows * y.shape[-1], *arguments)
+
+
+@kernel
+def _pack_panels(start, stop, filters, taps, depth_stride, column_stride, group_stride, columns, packed):
+    """Panels ``start`` to ``stop``, counted through all groups. Strides are in numbers, within one tap's filters."""
+    _, panels, rows, width = packed.shape
+    depth = rows // taps.size
+    flat = filters.reshape((filters.shape[0], -1))
+    for item in range(start, stop):
+        group, panel = divmod(item, panels)
+        for t in range(taps.size):
+            for k in range(depth):
+                first = group * group_stride + k * depth_stride + panel * width * column_stride
+                for j in range(min(width, columns - panel * width)):
+                    packed[group, panel, t * depth + k, j] = flat[taps[t], first + j * column_stride]
+
+
+@kernel
+def _multiply_items(start, stop, spans, shares, x, x_tile, zeros, sources, filters, lanes, columns, y, y_tile, targets):
+    """A work item is a tile's span of blocks times a share of all panels: the blocks stay in cache for each panel."""
+    blocks, taps, _ = sources.shape
+    groups, panels, rows, width = filters.shape
+    sources, filters = sources.reshape(-1), filters.reshape(-1)
+    part = np.empty(ROWS * width, y.dtype)  # a block that is not all wanted is computed here, then copied
+    part_targets = (np.arange(ROWS) * width).astype(np.int32)
+    for item in range(start, stop):
+        tile_span, share = divmod(item, shares)
+        tile, span = divmod(tile_span, spans)
+        for index in range(groups * panels * share // shares, groups * panels * (share + 1) // shares):
+            group, panel = divmod(index, panels)
+            wanted = min(width, columns - panel * width)
+            x0, b0 = tile * x_tile + group * zeros.size, index * rows * width
+            y0 = tile * y_tile + group * columns + panel * width
+            for block in range(blocks * span // spans, blocks * (span + 1) // spans):
+                whole = wanted == width and targets[block, ROWS - 1] >= 0
+                c, c0, c_targets = (y, y0, targets[block]) if whole else (part, 0, part_targets)
+                s0 = block * taps * ROWS
+                if width == lanes:
+                    multiply_rows_1(x, x0, zeros, sources, s0, filters, b0, c, c0, c_targets, 0, taps, zeros.size)
+                else:
+                    multiply_rows_2(x, x0, zeros, sources, s0, filters, b0, c, c0, c_targets, 0, taps, zeros.size)
+                if not whole:
+                    for i in range(ROWS):
+                        if targets[block, i] >= 0:
+                            for j in range(wanted):
+                                y[y0 + targets[block, i] + j] = part[i * width + j]
+
+
+@kernel
+def _add_products(
+    first_chunk, last_chunk, first_panel, last_panel, x, zeros, offsets, x_tile, dy, size, width, columns, dw
+):
+    """Add the products of x and dy (pixels, O) over chunks of output pixels to some panels of dw (taps, C/G, O)."""
+    taps, pixels = offsets.shape
+    _, depth, o = dw.shape
+    chunks, panels = (pixels + size - 1) // size, (columns + width - 1) // width
+    one_vector = width * dw.itemsize == VECTOR_BYTES
+    offsets, flat = offsets.reshape(-1), dw.reshape(-1)
+    packed = np.zeros((size, width), dw.dtype)
+    part = np.empty(ROWS * width, dw.dtype)
+    for chunk in range(first_chunk, last_chunk):
+        tile, first = chunk // chunks, chunk % chunks * size
+        count = min(size, pixels - first)
+        for index in range(first_panel, last_panel):
+            group, column = index // panels, index // panels * columns + index % panels * width
+            wanted = min(width, columns - index % panels * width)
+            for k in range(count):
+                for j in range(wanted):
+                    packed[k, j] = dy[tile * pixels + first + k, column + j]
+            for tap in range(taps):
+                for row in range(0, depth, ROWS):
+                    top = max(0, min(row, depth - ROWS))  # the last block begins early, so as not to read beyond
+                    whole = wanted == width and top == row and row + ROWS <= depth
+                    c0 = (tap * depth + row) * o + column
+                    x0, s0 = tile * x_tile + group * depth + top, tap * pixels + first
+                    c, c_start, c_stride = (flat, c0, o) if whole else (part, 0, width)
+                    part[:] = 0
+                    if one_vector:
+                        multiply_depth_1(x, x0, zeros, offsets, s0, packed, c, c_start, c_stride, count)
+                    else:
+                        multiply_depth_2(x, x0, zeros, offsets, s0, packed, c, c_start, c_stride, count)
+                    if not whole:
+                        for i in range(row, min(row + ROWS, depth)):
+                            for j in range(wanted):
+                                dw[tap, i, column + j] += part[(i - top) * width + j]

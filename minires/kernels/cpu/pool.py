@@ -11,6 +11,7 @@ import numpy as np
 
 from minires.device import Array
 from minires.kernels.cpu.launch import kernel, launch
+from minires.kernels.cpu.tables import window_table
 from minires.kernels.geometry import Pair, Pool2dGeometry
 from minires.kernels.layout import from_nhwc, to_nhwc
 from minires.kernels.reference.pool import adaptive_bounds
@@ -62,13 +63,9 @@ def adaptive_avg_pool2d_input_grad(dy: Array, input_shape: tuple[int, int, int, 
 def _tables(geometry: Pool2dGeometry) -> tuple[Array, Array]:
     """Rows (P, R) and columns (Q, S) under each tap of each window, -1 in the padding."""
     g = geometry
-    tables = []
-    for size, kernel_size, stride, padding, dilation, outputs in zip(
-        g.input_shape[2:], g.kernel_size, g.stride, g.padding, g.dilation, g.output_size, strict=True
-    ):
-        table = np.arange(outputs)[:, None] * stride + np.arange(kernel_size) * dilation - padding
-        tables.append(np.where((table >= 0) & (table < size), table, -1))
-    return tables[0], tables[1]
+    axes = zip(g.input_shape[2:], g.kernel_size, g.stride, g.padding, g.dilation, g.output_size, strict=True)
+    rows, columns = (window_table(*axis) for axis in axes)
+    return rows, columns
 
 
 def _adaptive_tables(input_shape: tuple[int, ...], output_size: Pair) -> tuple[Array, Array]:

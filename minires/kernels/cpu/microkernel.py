@@ -1,0 +1,189 @@
+"""The innermost loop of every convolution: a block of sums that stays in registers.
+
+    C[ROWS, columns] (+)= A[ROWS, depth] @ B[depth, columns]
+
+Each step of depth loads one row of B as vectors, and broadcasts ROWS numbers of A against it: ROWS * vectors fused
+multiply-adds for ROWS + vectors loads. Arithmetic then outweighs loading, if the ROWS * vectors sums stay in registers
+for the whole loop (Goto and van de Geijn, "Anatomy of high-performance matrix multiplication", 2008). Numba's arrays
+live in memory, so the block is written in LLVM's own language, through `numba.extending.intrinsic`.
+
+A is never copied into a matrix. The block finds its numbers through a table of offsets into the input, as in Dukhan,
+"The indirect convolution algorithm", 2019: im2col without the columns. A negative offset is padding and reads zeros.
+
+    multiply_rows    the table gives where each row begins, for each tap; depth runs over the channels there:
+                     a convolution, and its input gradient
+    multiply_depth   the table gives where each step of depth lies; rows are neighbouring channels there:
+                     the weight gradient, whose depth is output pixels
+
+Both take arrays and offsets counted in numbers, and trust them. Numba keys its disk cache by the source file of the
+compiled function that calls these: after a change here, touch those files too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import llvmlite.binding as llvm
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils, config
+from numba.extending import intrinsic
+
+
+def _target() -> tuple[int, int]:
+    """Return (bytes in a vector register, rows of a block): rows * 2 sums, 2 vectors of B and a broadcast fit."""
+    if "aarch64" in llvm.get_default_triple() or "arm64" in llvm.get_default_triple():
+        return 16, 12  # NEON: 32 registers
+    if config.CPU_FEATURES is None:
+        has = {name for name, is_there in llvm.get_host_cpu_features().items() if is_there}
+    else:
+        has = {name[1:] for name in config.CPU_FEATURES.split(",") if name.startswith("+")}
+    if "avx512f" in has:
+        return 64, 14  # 32 registers
+    return (32, 6) if "avx2" in has else (16, 6)  # 16 registers
+
+
+VECTOR_BYTES, ROWS = _target()
+INT32, INT64 = ir.IntType(32), ir.IntType(64)
+
+
+def panel_width(columns: int, dtype: np.dtype) -> int:
+    """Return how many columns a block has, for a matrix of ``columns``: one vector of them or two."""
+    lanes = VECTOR_BYTES // dtype.itemsize
+    return lanes if columns <= lanes else 2 * lanes
+
+
+class _Block:
+    """The sums of one block, and the code that starts, feeds and stores them.
+
+    Each sum is a variable on the stack until LLVM moves it to a register.
+    """
+
+    def __init__(self, builder: Any, dtype: Any, scalar: ir.Type, vectors: int) -> None:
+        self.builder = builder
+        self.itemsize = dtype.bitwidth // 8
+        self.lanes = VECTOR_BYTES // self.itemsize
+        self.width = vectors * self.lanes
+        self.vector = ir.VectorType(scalar, self.lanes)
+        self.sums = [[cgutils.alloca_once(builder, self.vector) for _ in range(vectors)] for _ in range(ROWS)]
+        for row in self.sums:
+            for variable in row:
+                builder.store(ir.Constant(self.vector, None), variable)  # zero
+
+    def multiply_add(self, a_pointers: Sequence[Any], b_row: Any) -> None:
+        """sums[i, :] += a[i] * b_row[:]"""
+        builder = self.builder
+        b_vectors = [builder.load(self._vector_at(b_row, j), align=self.itemsize) for j in range(len(self.sums[0]))]
+        for pointer, row in zip(a_pointers, self.sums, strict=True):
+            a = self._broadcast(builder.load(pointer))
+            for b, variable in zip(b_vectors, row, strict=True):
+                # "contract" makes one fused instruction of the two where the processor has it.
+                product = builder.fmul(a, b, flags=("contract",))
+                builder.store(builder.fadd(builder.load(variable), product, flags=("contract",)), variable)
+
+    def store(self, c_rows: Sequence[Any], accumulate: bool) -> None:
+        """c_rows[i][:] = sums[i, :], or += with ``accumulate``"""
+        builder = self.builder
+        for c_row, row in zip(c_rows, self.sums, strict=True):
+            for j, variable in enumerate(row):
+                pointer = self._vector_at(c_row, j)
+                value = builder.load(variable)
+                if accumulate:
+                    value = builder.fadd(builder.load(pointer, align=self.itemsize), value)
+                builder.store(value, pointer, align=self.itemsize)
+
+    def _vector_at(self, pointer: Any, j: int) -> Any:
+        return self.builder.bitcast(self.builder.gep(pointer, [INT64(j * self.lanes)]), self.vector.as_pointer())
+
+    def _broadcast(self, scalar: Any) -> Any:
+        undefined = ir.Constant(self.vector, ir.Undefined)
+        one = self.builder.insert_element(undefined, scalar, INT32(0))
+        return self.builder.shuffle_vector(one, undefined, ir.Constant(ir.VectorType(INT32, self.lanes), None))
+
+
+def _source(builder: Any, a: Any, zeros: Any, table: Any, index: Any) -> Any:
+    """Return the address of a[table[index]], or of ``zeros`` where the table has a negative number."""
+    offset = builder.sext(builder.load(builder.gep(table, [index])), INT64)
+    return builder.select(builder.icmp_signed("<", offset, INT64(0)), zeros, builder.gep(a, [offset]))
+
+
+def _addresses(
+    context: Any, builder: Any, signature: Any, arguments: Any, *places: tuple[int, int | None]
+) -> list[Any]:
+    """Return the address of one number in each of some array arguments.
+
+    ``places`` are pairs: which argument the array is, and which argument counts the numbers before it (None: no such).
+    """
+    return [
+        builder.gep(
+            context.make_array(signature.args[array])(context, builder, arguments[array]).data,
+            [INT64(0) if before is None else arguments[before]],
+        )
+        for array, before in places
+    ]
+
+
+def _multiply_rows(vectors: int) -> Any:
+    @intrinsic
+    def multiply_rows(typing, a, a0, zeros, sources, sources0, b, b0, c, c0, targets, targets0, taps, depth):
+        """c[c0 + targets[targets0 + i] :][:width] = sum over t, k of a[a0 + sources[t, i] + k] * b[t, k, :]
+
+        ``sources`` is read from sources0 as (taps, ROWS), ``b`` from b0 as (taps, depth, width), ``targets`` from
+        targets0 as (ROWS,). ``zeros`` holds at least ``depth`` zeros.
+        """
+
+        def generate(context, builder, signature, arguments):
+            places = (0, 1), (2, None), (3, 4), (5, 6), (7, 8), (9, 10)
+            a, zeros, sources, b, c, targets = _addresses(context, builder, signature, arguments, *places)
+            taps, depth = arguments[11:]
+            dtype = signature.args[0].dtype
+            block = _Block(builder, dtype, context.get_data_type(dtype), vectors)
+            with cgutils.for_range(builder, taps, intp=INT64) as tap:
+                first = builder.mul(tap.index, INT64(ROWS))
+                rows = [_source(builder, a, zeros, sources, builder.add(first, INT64(i))) for i in range(ROWS)]
+                b_tap = builder.gep(b, [builder.mul(builder.mul(tap.index, depth), INT64(block.width))])
+                with cgutils.for_range(builder, depth, intp=INT64) as k:
+                    b_row = builder.gep(b_tap, [builder.mul(k.index, INT64(block.width))])
+                    block.multiply_add([builder.gep(row, [k.index]) for row in rows], b_row)
+            offsets = [builder.sext(builder.load(builder.gep(targets, [INT64(i)])), INT64) for i in range(ROWS)]
+            block.store([builder.gep(c, [offset]) for offset in offsets], accumulate=False)
+            return context.get_dummy_value()
+
+        i = types.int64
+        return types.void(a, i, zeros, sources, i, b, i, c, i, targets, i, i, i), generate
+
+    return multiply_rows
+
+
+def _multiply_depth(vectors: int) -> Any:
+    @intrinsic
+    def multiply_depth(typing, a, a0, zeros, sources, sources0, b, c, c0, c_stride, depth):
+        """c[c0 + i * c_stride :][:width] += sum over k of a[a0 + sources[sources0 + k] + i] * b[k, :]
+
+        ``b`` is read as (depth, width). ``zeros`` holds at least ROWS zeros.
+        """
+
+        def generate(context, builder, signature, arguments):
+            places = (0, 1), (2, None), (3, 4), (5, None), (6, 7)
+            a, zeros, sources, b, c = _addresses(context, builder, signature, arguments, *places)
+            c_stride, depth = arguments[8:]
+            dtype = signature.args[0].dtype
+            block = _Block(builder, dtype, context.get_data_type(dtype), vectors)
+            with cgutils.for_range(builder, depth, intp=INT64) as k:
+                pixel = _source(builder, a, zeros, sources, k.index)
+                b_row = builder.gep(b, [builder.mul(k.index, INT64(block.width))])
+                block.multiply_add([builder.gep(pixel, [INT64(i)]) for i in range(ROWS)], b_row)
+            block.store([builder.gep(c, [builder.mul(c_stride, INT64(i))]) for i in range(ROWS)], accumulate=True)
+            return context.get_dummy_value()
+
+        i = types.int64
+        return types.void(a, i, zeros, sources, i, b, c, i, i, i), generate
+
+    return multiply_depth
+
+
+# Module-level names: an intrinsic inside a closure would get another cache key in every process.
+multiply_rows_1, multiply_rows_2 = _multiply_rows(1), _multiply_rows(2)
+multiply_depth_1, multiply_depth_2 = _multiply_depth(1), _multiply_depth(2)
