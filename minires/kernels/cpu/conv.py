@@ -42,8 +42,9 @@ from minires.kernels.layout import from_nhwc, from_rsio, to_nhwc, to_rsio
 
 FEW_CHANNELS = 8  # below: neighbouring taps are read as one run of numbers, from a padded copy of the input
 TILE_PIXELS = 192  # small images are put together until a tile has so many, so that few blocks are part empty
-INPUT_BYTES = 1 << 17  # of input that one work item reads, panel after panel: stays in L2
-WORK_ITEMS = 16  # at least, if there are so many panels: an even share for each thread
+INPUT_BYTES = 1 << 19  # of input that one work item reads, panel after panel: stays in L2
+PANEL_BYTES = 1 << 15  # of filters that are multiplied with all blocks of a work item before the next: stay in L1
+WORK_ITEMS = 8  # at least, if there are so many panels: an even share for each thread
 CHUNK_PIXELS = 256  # depth of a block of a weight gradient: its operands stay in L1
 PRIVATE_BYTES = 1 << 20  # a weight gradient up to this size is summed by each thread on its own
 
@@ -244,9 +245,9 @@ def _pack(filters: Array, taps: Array, groups: int, transposed: bool = False) ->
     o //= groups
     depth, columns = (o, c) if transposed else (c, o)
     width = panel_width(columns, filters.dtype)
-    packed = np.zeros((groups, -(-columns // width), len(taps) * depth, width), filters.dtype)
-    strides = (1, o * groups) if transposed else (o * groups, 1)
-    launch(_pack_panels, len(packed) * packed.shape[1], packed.size, filters, taps, *strides, o, columns, packed)
+    packed = np.empty((groups, -(-columns // width), len(taps) * depth, width), filters.dtype)
+    items = len(packed) * packed.shape[1] * len(taps)
+    launch(_pack_panels, items, packed.size, filters, taps, transposed, depth, columns, packed)
     return packed
 
 
@@ -266,18 +267,26 @@ def _multiply(x: Array, filters: Array, blocks: Blocks, y: Array) -> None:
 
 
 @kernel
-def _pack_panels(start, stop, filters, taps, depth_stride, column_stride, group_stride, columns, packed):
-    """Panels ``start`` to ``stop``, counted through all groups. Strides are in numbers, within one tap's filters."""
-    _, panels, rows, width = packed.shape
-    depth = rows // taps.size
-    flat = filters.reshape((filters.shape[0], -1))
+def _pack_panels(start, stop, filters, taps, transposed, depth, columns, packed):
+    """Taps ``start`` to ``stop`` of the panels, counted through panels and groups."""
+    _, panels, _, width = packed.shape
     for item in range(start, stop):
-        group, panel = divmod(item, panels)
-        for t in range(taps.size):
+        index, t = divmod(item, taps.size)
+        group, panel = divmod(index, panels)
+        rows = packed[group, panel, t * depth : (t + 1) * depth]
+        first, wanted = panel * width, min(width, columns - panel * width)
+        if wanted < width:
+            rows[:] = 0
+        if transposed:
+            source = filters[taps[t], first:, group * depth : (group + 1) * depth]
             for k in range(depth):
-                first = group * group_stride + k * depth_stride + panel * width * column_stride
-                for j in range(min(width, columns - panel * width)):
-                    packed[group, panel, t * depth + k, j] = flat[taps[t], first + j * column_stride]
+                for j in range(wanted):
+                    rows[k, j] = source[j, k]
+        else:
+            source = filters[taps[t], :, group * columns + first :]
+            for k in range(depth):
+                for j in range(wanted):
+                    rows[k, j] = source[k, j]
 
 
 @kernel
@@ -285,6 +294,8 @@ def _multiply_items(start, stop, spans, shares, x, x_tile, zeros, sources, filte
     """A work item is a tile's span of blocks times a share of all panels: the blocks stay in cache for each panel."""
     blocks, taps, _ = sources.shape
     groups, panels, rows, width = filters.shape
+    depth = zeros.size
+    taps_at_once = max(1, PANEL_BYTES // (depth * width * x.itemsize))
     sources, filters = sources.reshape(-1), filters.reshape(-1)
     part = np.empty(ROWS * width, y.dtype)  # a block that is not all wanted is computed here, then copied
     part_targets = (np.arange(ROWS) * width).astype(np.int32)
@@ -294,21 +305,24 @@ def _multiply_items(start, stop, spans, shares, x, x_tile, zeros, sources, filte
         for index in range(groups * panels * share // shares, groups * panels * (share + 1) // shares):
             group, panel = divmod(index, panels)
             wanted = min(width, columns - panel * width)
-            x0, b0 = tile * x_tile + group * zeros.size, index * rows * width
+            x0, b0 = tile * x_tile + group * depth, index * rows * width
             y0 = tile * y_tile + group * columns + panel * width
-            for block in range(blocks * span // spans, blocks * (span + 1) // spans):
-                whole = wanted == width and targets[block, ROWS - 1] >= 0
-                c, c0, c_targets = (y, y0, targets[block]) if whole else (part, 0, part_targets)
-                s0 = block * taps * ROWS
-                if width == lanes:
-                    multiply_rows_1(x, x0, zeros, sources, s0, filters, b0, c, c0, c_targets, 0, taps, zeros.size)
-                else:
-                    multiply_rows_2(x, x0, zeros, sources, s0, filters, b0, c, c0, c_targets, 0, taps, zeros.size)
-                if not whole:
-                    for i in range(ROWS):
-                        if targets[block, i] >= 0:
-                            for j in range(wanted):
-                                y[y0 + targets[block, i] + j] = part[i * width + j]
+            for tap in range(0, taps, taps_at_once):
+                some = min(taps_at_once, taps - tap)
+                for block in range(blocks * span // spans, blocks * (span + 1) // spans):
+                    whole = wanted == width and targets[block, ROWS - 1] >= 0
+                    c, c0, c_targets = (y, y0, targets[block]) if whole else (part, 0, part_targets)
+                    s0, b1, add = (block * taps + tap) * ROWS, b0 + tap * depth * width, whole and tap > 0
+                    if width == lanes:
+                        multiply_rows_1(x, x0, zeros, sources, s0, filters, b1, c, c0, c_targets, 0, some, depth, add)
+                    else:
+                        multiply_rows_2(x, x0, zeros, sources, s0, filters, b1, c, c0, c_targets, 0, some, depth, add)
+                    if not whole:
+                        for i in range(ROWS):
+                            if targets[block, i] >= 0:
+                                for j in range(wanted):
+                                    at = y0 + targets[block, i] + j
+                                    y[at] = part[i * width + j] + (y[at] if tap > 0 else 0)
 
 
 @kernel

@@ -83,14 +83,14 @@ class _Block:
                 product = builder.fmul(a, b, flags=("contract",))
                 builder.store(builder.fadd(builder.load(variable), product, flags=("contract",)), variable)
 
-    def store(self, c_rows: Sequence[Any], accumulate: bool) -> None:
-        """c_rows[i][:] = sums[i, :], or += with ``accumulate``"""
+    def store(self, c_rows: Sequence[Any], add: bool) -> None:
+        """c_rows[i][:] = sums[i, :], or += with ``add``"""
         builder = self.builder
         for c_row, row in zip(c_rows, self.sums, strict=True):
             for j, variable in enumerate(row):
                 pointer = self._vector_at(c_row, j)
                 value = builder.load(variable)
-                if accumulate:
+                if add:
                     value = builder.fadd(builder.load(pointer, align=self.itemsize), value)
                 builder.store(value, pointer, align=self.itemsize)
 
@@ -127,9 +127,10 @@ def _addresses(
 
 def _multiply_rows(vectors: int) -> Any:
     @intrinsic
-    def multiply_rows(typing, a, a0, zeros, sources, sources0, b, b0, c, c0, targets, targets0, taps, depth):
+    def multiply_rows(typing, a, a0, zeros, sources, sources0, b, b0, c, c0, targets, targets0, taps, depth, add):
         """c[c0 + targets[targets0 + i] :][:width] = sum over t, k of a[a0 + sources[t, i] + k] * b[t, k, :]
 
+        Or += where ``add`` is not 0.
         ``sources`` is read from sources0 as (taps, ROWS), ``b`` from b0 as (taps, depth, width), ``targets`` from
         targets0 as (ROWS,). ``zeros`` holds at least ``depth`` zeros.
         """
@@ -137,7 +138,7 @@ def _multiply_rows(vectors: int) -> Any:
         def generate(context, builder, signature, arguments):
             places = (0, 1), (2, None), (3, 4), (5, 6), (7, 8), (9, 10)
             a, zeros, sources, b, c, targets = _addresses(context, builder, signature, arguments, *places)
-            taps, depth = arguments[11:]
+            taps, depth, add = arguments[11:]
             dtype = signature.args[0].dtype
             block = _Block(builder, dtype, context.get_data_type(dtype), vectors)
             with cgutils.for_range(builder, taps, intp=INT64) as tap:
@@ -148,11 +149,16 @@ def _multiply_rows(vectors: int) -> Any:
                     b_row = builder.gep(b_tap, [builder.mul(k.index, INT64(block.width))])
                     block.multiply_add([builder.gep(row, [k.index]) for row in rows], b_row)
             offsets = [builder.sext(builder.load(builder.gep(targets, [INT64(i)])), INT64) for i in range(ROWS)]
-            block.store([builder.gep(c, [offset]) for offset in offsets], accumulate=False)
+            c_rows = [builder.gep(c, [offset]) for offset in offsets]
+            with builder.if_else(builder.icmp_signed("!=", add, INT64(0))) as (then, otherwise):
+                with then:
+                    block.store(c_rows, add=True)
+                with otherwise:
+                    block.store(c_rows, add=False)
             return context.get_dummy_value()
 
         i = types.int64
-        return types.void(a, i, zeros, sources, i, b, i, c, i, targets, i, i, i), generate
+        return types.void(a, i, zeros, sources, i, b, i, c, i, targets, i, i, i, i), generate
 
     return multiply_rows
 
@@ -175,7 +181,7 @@ def _multiply_depth(vectors: int) -> Any:
                 pixel = _source(builder, a, zeros, sources, k.index)
                 b_row = builder.gep(b, [builder.mul(k.index, INT64(block.width))])
                 block.multiply_add([builder.gep(pixel, [INT64(i)]) for i in range(ROWS)], b_row)
-            block.store([builder.gep(c, [builder.mul(c_stride, INT64(i))]) for i in range(ROWS)], accumulate=True)
+            block.store([builder.gep(c, [builder.mul(c_stride, INT64(i))]) for i in range(ROWS)], add=True)
             return context.get_dummy_value()
 
         i = types.int64
