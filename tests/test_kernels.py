@@ -112,17 +112,6 @@ def test_several_python_threads_may_compute_at_once(always_threaded):  # noqa: F
         assert relative_error(y, np.maximum(reference.conv2d(x, w, geometry), 0)) < 1e-12
 
 
-def test_blas_gets_its_threads_back_when_the_last_user_leaves():
-    before = [library["num_threads"] for library in launch._blas.info()]
-    first, second = launch.serial_blas(), launch.serial_blas()
-    first.__enter__()
-    second.__enter__()
-    first.__exit__(None, None, None)
-    assert all(library["num_threads"] == 1 for library in launch._blas.info())
-    second.__exit__(None, None, None)
-    assert [library["num_threads"] for library in launch._blas.info()] == before
-
-
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
 def test_kernels_run_in_a_forked_child():
     program = (

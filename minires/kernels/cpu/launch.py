@@ -5,25 +5,27 @@ compiled at its first call, in a second or so, and kept on disk beside its sourc
 plain Python threads run it in parallel: `launch` cuts the items into one span a thread. Kernels take C-contiguous
 arrays only, so that there is one compiled version for each dtype.
 
-Why not Numba's own parallel loops: their threads spin for milliseconds after each loop, waiting for the next, and so do
-the threads of BLAS. Convolution goes back and forth between the two, and each pool then burns the cores that the other
-needs: on two busy cores one convolution took a hundred times as long. Threads that sleep while they wait are not hurt.
-Nor do they end the process when two Python threads compute at once, or after a fork, as some of Numba's layers do.
+Waking a sleeping thread takes longer than many a kernel, on a virtual machine hundreds of microseconds. So the helpers
+of `launch` watch for the next job in a compiled loop, without the interpreter lock, for about a millisecond before they
+sleep: in training they hardly ever do. Unlike Numba's own parallel loops, this works after a fork, and when several
+Python threads launch at once: the first has the helpers, the others do all their spans themselves.
 """
 
 from __future__ import annotations
 
+import atexit
 import itertools
 import os
 import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+import time
+from collections.abc import Callable
 from contextvars import copy_context
 from typing import Any
 
 import numba
-from threadpoolctl import ThreadpoolController
+import numpy as np
+from numba import types
+from numba.extending import intrinsic
 
 # `reassoc` lets sums run in vector lanes and `contract` allows fused multiply-add. The flags that assume away NaN and
 # Inf stay off: a diverging network must look the same here as in the reference.
@@ -39,8 +41,6 @@ def _available_cpus() -> int:
 
 
 _threads = _available_cpus()
-_pool: ThreadPoolExecutor | None = None
-_lock = threading.Lock()
 
 
 def get_num_threads() -> int:
@@ -60,7 +60,6 @@ def set_num_threads(threads: int) -> None:
     if threads < 1:
         raise ValueError(f"the number of threads must be at least 1, got {threads}")
     _threads = threads
-    _forget_pool()
 
 
 def launch(kernel: Callable[..., object], items: int, work: int, *arguments: Any) -> None:
@@ -71,53 +70,155 @@ def launch(kernel: Callable[..., object], items: int, work: int, *arguments: Any
     """
     threads = 1 if work < SERIAL_WORK else max(1, min(items, _threads))
     first, *rest = itertools.pairwise(items * i // threads for i in range(threads + 1))
-    # Each thread takes along a copy of the caller's context, where NumPy keeps how it treats overflow and NaN.
-    others = [_executor().submit(copy_context().run, kernel, *span, *arguments) for span in rest]
+    if not rest or not _team_lock.acquire(blocking=False):
+        for span in (first, *rest):
+            kernel(*span, *arguments)
+        return
     try:
-        kernel(*first, *arguments)
+        helpers = _team(len(rest))
+        for helper, span in zip(helpers, rest, strict=True):
+            helper.start_job(kernel, span, arguments)
+        try:
+            kernel(*first, *arguments)
+        finally:
+            for helper in helpers:
+                helper.wait_until_done()
+        for helper in helpers:
+            helper.raise_error()
     finally:
-        for other in others:
-            other.result()
+        _team_lock.release()
 
 
-def _executor() -> ThreadPoolExecutor:
-    global _pool
-    with _lock:
-        if _pool is None:
-            _pool = ThreadPoolExecutor(max_workers=_threads, thread_name_prefix="minires-kernel")
-        return _pool
+DONE, POSTED = 0, 8  # places on a helper's board, a cache line apart
+WATCH = 1 << 20  # looks at the board, about a nanosecond each
 
 
-def _forget_pool() -> None:
-    """Start afresh with the next launch: after a change of number, and in a forked child, which has no threads."""
-    global _pool, _lock
-    _pool, _lock = None, threading.Lock()
+class _Helper:
+    """A thread that does one span at a time. Jobs are numbered; the board has the last one posted and the last done."""
+
+    def __init__(self) -> None:
+        self.board = np.zeros(16, np.int64)
+        self.number = 0
+        self.job: tuple[Any, ...] = ()
+        self.error: BaseException | None = None
+        self.asleep = False
+        self.alarm = threading.Event()
+        self.thread = threading.Thread(target=self._serve, name="minires-kernel", daemon=True)
+        self.thread.start()
+
+    def start_job(self, kernel: Callable[..., object], span: tuple[int, int], arguments: tuple[Any, ...]) -> None:
+        # The helper works in a copy of the caller's context, where NumPy keeps how it treats overflow and NaN.
+        self.job = copy_context().run, kernel, *span, *arguments
+        self._post()
+
+    def wait_until_done(self) -> None:
+        while not _watch(self.board, DONE, self.number, WATCH):
+            time.sleep(0)  # more threads than processors: let the helper have this one
+
+    def raise_error(self) -> None:
+        error, self.error, self.job = self.error, None, ()
+        if error is not None:
+            raise error
+
+    def stop(self) -> None:
+        self.job = ()
+        self._post()
+        self.thread.join()
+
+    def _post(self) -> None:
+        self.number += 1
+        self.board[POSTED] = self.number
+        if self.asleep:
+            self.alarm.set()
+
+    def _serve(self) -> None:
+        number = 0
+        while True:
+            if not _report_and_watch(self.board, DONE, number, POSTED, WATCH):
+                # Whoever posts looks at `asleep` after posting, so one of the two sees what the other did.
+                self.alarm.clear()
+                self.asleep = True
+                if self.board[POSTED] == number:
+                    self.alarm.wait()
+                self.asleep = False
+            number += 1
+            if not self.job:
+                return
+            run, *call = self.job
+            try:
+                run(*call)
+            except BaseException as error:
+                self.error = error
 
 
+_helpers: list[_Helper] = []
+_team_lock = threading.Lock()
+
+
+def _team(size: int) -> list[_Helper]:
+    """Return ``size`` helpers."""
+    while len(_helpers) < size:
+        _helpers.append(_Helper())
+    return _helpers[:size]
+
+
+def _dismiss_team() -> None:
+    """End the helpers while Python still runs: one that came back to find it gone would be cut off in compiled code."""
+    while _helpers:
+        _helpers.pop().stop()
+
+
+def _forget_team() -> None:
+    """Start afresh in a forked child, which has none of its parent's threads."""
+    global _helpers, _team_lock
+    _helpers, _team_lock = [], threading.Lock()
+
+
+atexit.register(_dismiss_team)
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_pool)
+    os.register_at_fork(after_in_child=_forget_team)
 
 
-_blas = ThreadpoolController().select(user_api="blas")
-_blas_users = 0
-_blas_limit: Any = None
+@intrinsic
+def _load(typing, board, place):
+    """board[place], read anew from memory, and nothing after it read before it."""
+
+    def generate(context, builder, signature, arguments):
+        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        return builder.load_atomic(builder.gep(data, [arguments[1]]), "acquire", 8)
+
+    return types.int64(board, types.int64), generate
 
 
-@contextmanager
-def serial_blas() -> Iterator[None]:
-    """Keep BLAS to the calling thread: inside, our own threads share out the matrix products.
+@intrinsic
+def _store(typing, board, place, value):
+    """board[place] = value, seen by others after everything written before it."""
 
-    The limit holds for the whole process, so the first to enter sets it and the last to leave lifts it.
+    def generate(context, builder, signature, arguments):
+        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        builder.store_atomic(arguments[2], builder.gep(data, [arguments[1]]), "release", 8)
+        return context.get_dummy_value()
+
+    return types.void(board, types.int64, types.int64), generate
+
+
+@kernel
+def _watch(board, place, number, looks):
+    """Look until board[place] is ``number``; return whether it came to be."""
+    for _ in range(looks):  # noqa: SIM110 (compiled code has no any())
+        if _load(board, place) == number:
+            return True
+    return False
+
+
+@kernel
+def _report_and_watch(board, done, number, posted, looks):
+    """Report job ``number`` done, then look until another is posted; return whether one was.
+
+    To report after giving up the interpreter lock spares the waiting thread a fight for it.
     """
-    global _blas_users, _blas_limit
-    with _lock:
-        if _blas_users == 0:
-            _blas_limit = _blas.limit(limits=1)
-        _blas_users += 1
-    try:
-        yield
-    finally:
-        with _lock:
-            _blas_users -= 1
-            if _blas_users == 0:
-                _blas_limit.restore_original_limits()
+    _store(board, done, number)
+    for _ in range(looks):  # noqa: SIM110
+        if _load(board, posted) != number:
+            return True
+    return False
