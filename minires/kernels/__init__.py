@@ -14,8 +14,9 @@ from types import ModuleType
 
 from minires.device import Array, is_cuda_array
 from minires.kernels import reference
+from minires.kernels.algorithm import conv_algorithm
 
-__all__ = ["kernels_for", "use_reference"]
+__all__ = ["conv_algorithm", "kernels_for", "use_reference"]
 
 _reference_only = False
 

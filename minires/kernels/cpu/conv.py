@@ -26,6 +26,7 @@ from typing import NamedTuple
 import numpy as np
 
 from minires.device import Array
+from minires.kernels.cpu import winograd
 from minires.kernels.cpu.launch import get_num_threads, kernel, launch
 from minires.kernels.cpu.microkernel import (
     ROWS,
@@ -34,10 +35,10 @@ from minires.kernels.cpu.microkernel import (
     multiply_depth_2,
     multiply_rows_1,
     multiply_rows_2,
-    panel_width,
 )
-from minires.kernels.cpu.tables import transposed_window_table, window_table
-from minires.kernels.geometry import Conv2dGeometry
+from minires.kernels.cpu.panels import pack_filters, panel_width
+from minires.kernels.cpu.tables import tile_offsets, transposed_window_table, window_table
+from minires.kernels.geometry import Conv2dGeometry, Pair
 from minires.kernels.layout import from_nhwc, from_rsio, to_nhwc, to_rsio
 
 FEW_CHANNELS = 8  # below: neighbouring taps are read as one run of numbers, from a padded copy of the input
@@ -79,10 +80,12 @@ def conv2d(x: Array, w: Array, geometry: Conv2dGeometry) -> Array:
     """(N, C, H, W), (O, C/G, R, S) -> (N, O, P, Q); see the reference kernel of this name."""
     n, o, p, q = geometry.output_shape
     y = np.empty((n, p, q, o), x.dtype)
-    if y.size:
+    if winograd.suits(geometry, x.dtype):
+        winograd.convolve(to_nhwc(x), to_rsio(w), _before(geometry), y)
+    elif y.size:
         blocks = _output_blocks(geometry)
         filters = to_rsio(w).reshape(len(blocks.taps), -1, o)
-        _multiply(_readable(x, geometry), _pack(filters, blocks.taps, geometry.groups), blocks, y)
+        _multiply(_readable(x, geometry), pack_filters(filters, blocks.taps, geometry.groups), blocks, y)
     return from_nhwc(y)
 
 
@@ -90,12 +93,17 @@ def conv2d_input_grad(dy: Array, w: Array, geometry: Conv2dGeometry) -> Array:
     """(N, O, P, Q), (O, C/G, R, S) -> (N, C, H, W); see the reference kernel of this name."""
     n, c, h, width = geometry.input_shape
     o, depth, r, s = geometry.weight_shape
+    if winograd.suits(geometry, dy.dtype):
+        top, left = _before(geometry)
+        dx = np.empty((n, h, width, c), dy.dtype)
+        winograd.convolve(to_nhwc(dy), to_rsio(w), (2 - top, 2 - left), dx, transposed=True)
+        return from_nhwc(dx)
     classes = _input_blocks(geometry) if dy.size else ()
     everywhere = len(classes) == geometry.stride[0] * geometry.stride[1]
     dx = (np.empty if everywhere else np.zeros)((n, h, width, c), dy.dtype)
     filters = to_rsio(w).reshape(r * s, depth, o)
     for blocks in classes:
-        _multiply(to_nhwc(dy), _pack(filters, blocks.taps, geometry.groups, transposed=True), blocks, dx)
+        _multiply(to_nhwc(dy), pack_filters(filters, blocks.taps, geometry.groups, transposed=True), blocks, dx)
     return from_nhwc(dx)
 
 
@@ -104,6 +112,8 @@ def conv2d_weight_grad(x: Array, dy: Array, geometry: Conv2dGeometry) -> Array:
     o, c, r, s = geometry.weight_shape
     if dy.size == 0:
         return from_rsio(np.zeros((r, s, c, o), x.dtype))
+    if winograd.suits(geometry, x.dtype):
+        return from_rsio(winograd.weight_grad(to_nhwc(x), to_nhwc(dy), _before(geometry)))
     windows = _output_windows(geometry)
     taps, pixels = len(windows.taps), len(windows.offsets)
     depth, columns = r * s * c // taps, o // geometry.groups
@@ -136,6 +146,12 @@ def conv2d_weight_grad(x: Array, dy: Array, geometry: Conv2dGeometry) -> Array:
     return from_rsio(dw.reshape(r, s, c, o))
 
 
+def _before(geometry: Conv2dGeometry) -> Pair:
+    """Return the padding at the top and on the left."""
+    (top, _), (left, _) = geometry.padding
+    return top, left
+
+
 def _reads_runs(geometry: Conv2dGeometry) -> bool:
     """Tell whether the S taps of a kernel row are read as one run of S * C numbers."""
     _, c, _, s = geometry.weight_shape
@@ -160,7 +176,7 @@ def _output_windows(geometry: Conv2dGeometry) -> Windows:
     rows = window_table(h, r, geometry.stride[0], top, geometry.dilation[0], p)
     columns = window_table(w, s, geometry.stride[1], left, geometry.dilation[1], q)
     images = _images_in_tile(n, p * q, h * w * c)
-    return Windows(images, _offsets(images, rows, columns, (h, w, c)), np.arange(r * s))
+    return Windows(images, tile_offsets(images, rows, columns, (h, w, c)), np.arange(r * s))
 
 
 @lru_cache(maxsize=128)
@@ -183,8 +199,8 @@ def _input_blocks(geometry: Conv2dGeometry) -> tuple[Blocks, ...]:
     for (i, row_taps, rows), (j, column_taps, columns) in product(row_classes, column_classes):
         taps = (row_taps[:, None] * s + column_taps).reshape(-1)
         if len(taps) and len(i) and len(j):
-            windows = Windows(images, _offsets(images, rows, columns, (p, q, o)), taps)
-            pixels = _offsets(images, i[:, None], j[:, None], (h, w, c)).reshape(-1)
+            windows = Windows(images, tile_offsets(images, rows, columns, (p, q, o)), taps)
+            pixels = tile_offsets(images, i[:, None], j[:, None], (h, w, c)).reshape(-1)
             found.append(_in_blocks(windows, pixels))
     return tuple(found)
 
@@ -219,36 +235,12 @@ def _images_in_tile(images: int, pixels: int, numbers: int) -> int:
     return next((d for d in divisors if d * pixels >= TILE_PIXELS), divisors[-1])
 
 
-def _offsets(images: int, rows: Array, columns: Array, shape: tuple[int, int, int]) -> Array:
-    """(P, R), (Q, S) -> (images * P * Q, R * S): where in a tile of images (H, W, C) each tap begins, or -1."""
-    h, w, c = shape
-    image = np.arange(images).reshape(-1, 1, 1, 1, 1)
-    row, column = rows[:, None, :, None], columns[None, :, None, :]
-    offsets = np.where((row >= 0) & (column >= 0), ((image * h + row) * w + column) * c, -1)
-    return offsets.astype(np.int32).reshape(-1, rows.shape[1] * columns.shape[1])
-
-
 def _in_blocks(windows: Windows, targets: Array) -> Blocks:
     pixels, taps = windows.offsets.shape
     missing = -pixels % ROWS
     sources = np.pad(windows.offsets, ((0, missing), (0, 0)), constant_values=-1).reshape(-1, ROWS, taps)
     targets = np.pad(targets, (0, missing), constant_values=-1).reshape(-1, ROWS)
     return Blocks(windows.images, np.ascontiguousarray(sources.swapaxes(1, 2)), targets, windows.taps)
-
-
-def _pack(filters: Array, taps: Array, groups: int, transposed: bool = False) -> Array:
-    """(R * S, C/G, O) -> (G, panels, taps * depth, width): a matrix a group, in panels of columns; zeros fill the last.
-
-    Depth runs over input channels and columns over output channels, or the other way round if ``transposed``.
-    """
-    _, c, o = filters.shape
-    o //= groups
-    depth, columns = (o, c) if transposed else (c, o)
-    width = panel_width(columns, filters.dtype)
-    packed = np.empty((groups, -(-columns // width), len(taps) * depth, width), filters.dtype)
-    items = len(packed) * packed.shape[1] * len(taps)
-    launch(_pack_panels, items, packed.size, filters, taps, transposed, depth, columns, packed)
-    return packed
 
 
 def _multiply(x: Array, filters: Array, blocks: Blocks, y: Array) -> None:
@@ -264,29 +256,6 @@ def _multiply(x: Array, filters: Array, blocks: Blocks, y: Array) -> None:
         *(filters, panel_width(1, x.dtype), y.shape[-1] // groups, y.reshape(-1), y.size // tiles, blocks.targets),
     )
     launch(_multiply_items, tiles * spans * shares, tiles * count * ROWS * rows * y.shape[-1], *arguments)
-
-
-@kernel
-def _pack_panels(start, stop, filters, taps, transposed, depth, columns, packed):
-    """Taps ``start`` to ``stop`` of the panels, counted through panels and groups."""
-    _, panels, _, width = packed.shape
-    for item in range(start, stop):
-        index, t = divmod(item, taps.size)
-        group, panel = divmod(index, panels)
-        rows = packed[group, panel, t * depth : (t + 1) * depth]
-        first, wanted = panel * width, min(width, columns - panel * width)
-        if wanted < width:
-            rows[:] = 0
-        if transposed:
-            source = filters[taps[t], first:, group * depth : (group + 1) * depth]
-            for k in range(depth):
-                for j in range(wanted):
-                    rows[k, j] = source[j, k]
-        else:
-            source = filters[taps[t], :, group * columns + first :]
-            for k in range(depth):
-                for j in range(wanted):
-                    rows[k, j] = source[k, j]
 
 
 @kernel
@@ -355,9 +324,9 @@ def _add_products(
                     c, c_start, c_stride = (flat, c0, o) if whole else (part, 0, width)
                     part[:] = 0
                     if one_vector:
-                        multiply_depth_1(x, x0, zeros, offsets, s0, packed, c, c_start, c_stride, count)
+                        multiply_depth_1(x, x0, zeros, offsets, s0, packed, 0, c, c_start, c_stride, count)
                     else:
-                        multiply_depth_2(x, x0, zeros, offsets, s0, packed, c, c_start, c_stride, count)
+                        multiply_depth_2(x, x0, zeros, offsets, s0, packed, 0, c, c_start, c_stride, count)
                     if not whole:
                         for i in range(row, min(row + ROWS, depth)):
                             for j in range(wanted):

@@ -49,12 +49,6 @@ VECTOR_BYTES, ROWS = _target()
 INT32, INT64 = ir.IntType(32), ir.IntType(64)
 
 
-def panel_width(columns: int, dtype: np.dtype) -> int:
-    """Return how many columns a block has, for a matrix of ``columns``: one vector of them or two."""
-    lanes = VECTOR_BYTES // dtype.itemsize
-    return lanes if columns <= lanes else 2 * lanes
-
-
 class _Block:
     """The sums of one block, and the code that starts, feeds and stores them.
 
@@ -165,16 +159,16 @@ def _multiply_rows(vectors: int) -> Any:
 
 def _multiply_depth(vectors: int) -> Any:
     @intrinsic
-    def multiply_depth(typing, a, a0, zeros, sources, sources0, b, c, c0, c_stride, depth):
+    def multiply_depth(typing, a, a0, zeros, sources, sources0, b, b0, c, c0, c_stride, depth):
         """c[c0 + i * c_stride :][:width] += sum over k of a[a0 + sources[sources0 + k] + i] * b[k, :]
 
-        ``b`` is read as (depth, width). ``zeros`` holds at least ROWS zeros.
+        ``b`` is read from b0 as (depth, width). ``zeros`` holds at least ROWS zeros.
         """
 
         def generate(context, builder, signature, arguments):
-            places = (0, 1), (2, None), (3, 4), (5, None), (6, 7)
+            places = (0, 1), (2, None), (3, 4), (5, 6), (7, 8)
             a, zeros, sources, b, c = _addresses(context, builder, signature, arguments, *places)
-            c_stride, depth = arguments[8:]
+            c_stride, depth = arguments[9:]
             dtype = signature.args[0].dtype
             block = _Block(builder, dtype, context.get_data_type(dtype), vectors)
             with cgutils.for_range(builder, depth, intp=INT64) as k:
@@ -185,7 +179,7 @@ def _multiply_depth(vectors: int) -> Any:
             return context.get_dummy_value()
 
         i = types.int64
-        return types.void(a, i, zeros, sources, i, b, c, i, i, i), generate
+        return types.void(a, i, zeros, sources, i, b, i, c, i, i, i), generate
 
     return multiply_depth
 
@@ -193,3 +187,57 @@ def _multiply_depth(vectors: int) -> Any:
 # Module-level names: an intrinsic inside a closure would get another cache key in every process.
 multiply_rows_1, multiply_rows_2 = _multiply_rows(1), _multiply_rows(2)
 multiply_depth_1, multiply_depth_2 = _multiply_depth(1), _multiply_depth(2)
+
+
+def tile_transform(matrix: np.ndarray) -> Any:
+    """Return the intrinsic that computes y = matrix @ x @ matrix^T for tiles of pixels, many channels at a time.
+
+    Assign it to a module-level name, for the sake of the disk cache.
+    """
+    outputs, inputs = matrix.shape
+
+    @intrinsic
+    def transform(typing, x, x0, zeros, sources, sources0, y, y0, scrap, targets, targets0, channels):
+        """y[y0 + targets[i, j] :][:channels] = sum over a, b of matrix[i, a] * matrix[j, b] * x[x0 + sources[a, b] :]
+
+        A negative source reads ``zeros``, a negative target writes to ``scrap``; both have ``channels`` numbers, a
+        multiple of the vector's. The tables are read from sources0 and targets0 on.
+        """
+
+        def generate(context, builder, signature, arguments):
+            places = (0, 1), (2, None), (3, 4), (5, 6), (7, None), (8, 9)
+            x, zeros, sources, y, scrap, targets = _addresses(context, builder, signature, arguments, *places)
+            dtype = signature.args[0].dtype
+            itemsize = dtype.bitwidth // 8
+            vector = ir.VectorType(context.get_data_type(dtype), VECTOR_BYTES // itemsize)
+            read = [_source(builder, x, zeros, sources, INT64(i)) for i in range(inputs**2)]
+            write = [_source(builder, y, scrap, targets, INT64(i)) for i in range(outputs**2)]
+
+            def combine(coefficients, vectors):
+                total = None
+                for number, each in zip(coefficients, vectors, strict=True):
+                    if number == 0:
+                        continue
+                    factor = ir.Constant(vector, [float(number)] * vector.count)
+                    term = each if number == 1 else builder.fmul(each, factor, flags=("contract",))
+                    total = term if total is None else builder.fadd(total, term, flags=("contract",))
+                return total
+
+            step = INT64(vector.count)
+            with cgutils.for_range(builder, builder.sdiv(arguments[10], step), intp=INT64) as index:
+                channel = builder.mul(index.index, step)
+
+                def at(pointer):
+                    return builder.bitcast(builder.gep(pointer, [channel]), vector.as_pointer())
+
+                tile = np.array([builder.load(at(p), align=itemsize) for p in read], object).reshape(inputs, inputs)
+                for _ in range(2):  # matrix @ tile, transposed: twice makes matrix @ tile @ matrix^T
+                    tile = np.array([[combine(row, column) for row in matrix] for column in tile.T], object)
+                for pointer, value in zip(write, tile.reshape(-1), strict=True):
+                    builder.store(value, at(pointer), align=itemsize)
+            return context.get_dummy_value()
+
+        i = types.int64
+        return types.void(x, i, zeros, sources, i, y, i, scrap, targets, i, i), generate
+
+    return transform

@@ -20,5 +20,14 @@ def transposed_window_table(size: int, taps: Array, stride: int, padding: int, d
     return _inside((pixels[:, None] + padding - taps * dilation) // stride, size)
 
 
+def tile_offsets(images: int, rows: Array, columns: Array, shape: tuple[int, int, int]) -> Array:
+    """(P, R), (Q, S) -> (images * P * Q, R * S): where in a tile of images (H, W, C) each tap begins, or -1."""
+    h, w, c = shape
+    image = np.arange(images).reshape(-1, 1, 1, 1, 1)
+    row, column = rows[:, None, :, None], columns[None, :, None, :]
+    offsets = np.where((row >= 0) & (column >= 0), ((image * h + row) * w + column) * c, -1)
+    return offsets.astype(np.int32).reshape(-1, rows.shape[1] * columns.shape[1])
+
+
 def _inside(table: Array, size: int) -> Array:
     return np.where((table >= 0) & (table < size), table, -1)
