@@ -47,7 +47,7 @@ from minires.dtypes import (
     uint8,
 )
 from minires.io import load, save
-from minires.kernels import use_reference
+from minires.kernels import conv_algorithm, get_num_threads, set_num_threads, use_reference
 from minires.ops.activation import relu
 from minires.ops.arithmetic import add, div, floor_divide, mul, neg, pow, remainder, sub
 from minires.ops.batch_norm import unfused
@@ -156,6 +156,7 @@ __all__ = [
     "clip",
     "clone",
     "concat",
+    "conv_algorithm",
     "cos",
     "cuda",
     "device",
@@ -184,6 +185,7 @@ __all__ = [
     "gather",
     "ge",
     "get_default_dtype",
+    "get_num_threads",
     "gt",
     "half",
     "inference_mode",
@@ -255,6 +257,7 @@ __all__ = [
     "scatter_add",
     "set_default_dtype",
     "set_grad_enabled",
+    "set_num_threads",
     "short",
     "sigmoid",
     "sign",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from minires.kernels import cpu, reference
+from minires.kernels import cpu, get_num_threads, reference, set_num_threads
 from minires.kernels.cpu import launch
 
 both_modules = pytest.mark.parametrize("kernels", [reference, cpu], ids=["reference", "cpu"])
@@ -46,7 +46,7 @@ def normal(*shape, seed=0, dtype=np.float64):
 def always_threaded(monkeypatch):
     """Share even the smallest work among three threads."""
     monkeypatch.setattr(launch, "SERIAL_WORK", 0)
-    before = launch.get_num_threads()
-    launch.set_num_threads(3)
+    before = get_num_threads()
+    set_num_threads(3)
     yield
-    launch.set_num_threads(before)
+    set_num_threads(before)

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from kernel_cases import always_threaded, both_modules, normal, relative_error  # noqa: F401 (a fixture)
 
-from minires.kernels import cpu, kernels_for, reference, use_reference
+from minires.kernels import cpu, kernels_for, reference, set_num_threads, use_reference
 from minires.kernels.cpu import launch
 from minires.kernels.geometry import Conv2dGeometry
 
@@ -71,7 +71,7 @@ def test_each_kernel_is_compiled_once_for_a_dtype():
 @pytest.mark.parametrize(("items", "threads"), [(0, 3), (1, 3), (2, 3), (3, 3), (10, 3), (10, 1), (5, 8)])
 def test_launch_covers_every_item_once(monkeypatch, items, threads):
     monkeypatch.setattr(launch, "SERIAL_WORK", 0)
-    monkeypatch.setattr(launch, "_threads", threads)
+    monkeypatch.setattr(launch, "get_num_threads", lambda: threads)
     done = np.zeros(items, int)
 
     def mark(start, stop):
@@ -82,7 +82,7 @@ def test_launch_covers_every_item_once(monkeypatch, items, threads):
 
 
 def test_little_work_stays_in_the_calling_thread(monkeypatch):
-    monkeypatch.setattr(launch, "_threads", 4)
+    monkeypatch.setattr(launch, "get_num_threads", lambda: 4)
     seen = []
     launch.launch(lambda start, stop: seen.append(threading.current_thread()), 100, launch.SERIAL_WORK - 1)
     assert seen == [threading.current_thread()]
@@ -99,7 +99,7 @@ def test_an_error_in_any_thread_reaches_the_caller(always_threaded):  # noqa: F8
 
 def test_number_of_threads_must_be_positive():
     with pytest.raises(ValueError, match="at least 1, got 0"):
-        launch.set_num_threads(0)
+        set_num_threads(0)
 
 
 def test_several_python_threads_may_compute_at_once(always_threaded):  # noqa: F811
@@ -116,8 +116,9 @@ def test_several_python_threads_may_compute_at_once(always_threaded):  # noqa: F
 def test_kernels_run_in_a_forked_child():
     program = (
         "import os, numpy as np\n"
-        "from minires.kernels.cpu import launch, relu\n"
-        "launch.set_num_threads(2)\n"
+        "from minires.kernels import set_num_threads\n"
+        "from minires.kernels.cpu import relu\n"
+        "set_num_threads(2)\n"
         "x = np.ones((1 << 18,), np.float32)\n"
         "relu(x)\n"
         "child = os.fork()\n"

@@ -15,8 +15,9 @@ from kernel_cases import (
     relative_error,
 )
 
-from minires.kernels import cpu, reference
-from minires.kernels.cpu import conv
+from minires.kernels import conv_algorithm, cpu, reference, set_num_threads
+from minires.kernels.algorithm import chosen_algorithm
+from minires.kernels.cpu import conv, winograd
 from minires.kernels.geometry import Conv2dGeometry
 
 # input (N, C, H, W), weight (O, C/G, R, S), stride, ((top, bottom), (left, right)), dilation, groups
@@ -166,3 +167,82 @@ def test_reference_is_im2col_times_filters():
     x, w, _ = arrays(geometry)
     y = np.einsum("ok,nkp->nop", w.reshape(4, -1), reference.im2col(x, geometry))
     assert relative_error(reference.conv2d(x, w, geometry), y.reshape(2, 4, 5, 5)) < 1e-14
+
+
+WINOGRAD_GEOMETRIES = {
+    "tiles that fit": ((2, 32, 8, 12), (48, 32, 3, 3), ((1, 1), (1, 1))),
+    "tiles beyond the edge": ((3, 16, 9, 7), (80, 16, 3, 3), ((1, 1), (1, 1))),
+    "no padding": ((1, 48, 7, 10), (16, 48, 3, 3), ((0, 0), (0, 0))),
+    "uneven padding": ((2, 16, 5, 6), (32, 16, 3, 3), ((3, 0), (1, 4))),
+    "one pixel": ((1, 16, 1, 1), (16, 16, 3, 3), ((1, 1), (1, 1))),
+}
+
+
+def winograd_case(name):
+    input_shape, weight_shape, padding = WINOGRAD_GEOMETRIES[name]
+    geometry = Conv2dGeometry(input_shape, weight_shape, padding=padding)
+    return geometry, arrays(geometry, np.float32)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("private", [0, 1 << 20], ids=["one sum", "a sum for each thread"])
+@pytest.mark.parametrize("name", WINOGRAD_GEOMETRIES)
+def test_winograd_equals_torch(monkeypatch, always_threaded, name, private, threads):  # noqa: F811
+    monkeypatch.setattr(winograd, "PRIVATE_BYTES", private)
+    set_num_threads(threads)
+    geometry, (x, w, dy) = winograd_case(name)
+    with conv_algorithm("winograd"):
+        assert winograd.suits(geometry, x.dtype)
+        results = three_maps(cpu, x, w, dy, geometry)
+    for actual, expected in zip(results, torch_maps(x, w, dy, geometry), strict=True):
+        assert actual.dtype == np.float32
+        assert relative_error(actual, expected) < 2e-5
+
+
+def test_winograd_is_taken_where_it_was_asked_for_and_only_there():
+    geometry, (x, w, dy) = winograd_case("tiles that fit")
+    with conv_algorithm("im2col"):
+        plain = three_maps(cpu, x, w, dy, geometry)
+    with conv_algorithm("winograd"):
+        fast = three_maps(cpu, x, w, dy, geometry)
+    for a, b in zip(plain, fast, strict=True):
+        assert not np.array_equal(a, b)
+    doubles = [a.astype(np.float64) for a in (x, w, dy)]
+    with conv_algorithm("winograd"):
+        for actual, expected in zip(three_maps(cpu, *doubles, geometry), torch_maps(*doubles, geometry), strict=True):
+            assert relative_error(actual, expected) < 1e-12
+
+
+def test_winograd_of_no_images():
+    geometry = Conv2dGeometry((0, 16, 6, 6), (16, 16, 3, 3), padding=((1, 1), (1, 1)))
+    with conv_algorithm("winograd"):
+        y, dx, dw = three_maps(cpu, *arrays(geometry, np.float32), geometry)
+    assert (y.shape, dx.shape) == (geometry.output_shape, geometry.input_shape)
+    assert dw.shape == geometry.weight_shape
+    assert not dw.any()
+
+
+def test_an_algorithm_holds_until_the_with_statement_ends():
+    assert chosen_algorithm() == "auto"
+    with conv_algorithm("im2col"):
+        with conv_algorithm("winograd"):
+            assert chosen_algorithm() == "winograd"
+        assert chosen_algorithm() == "im2col"
+    assert chosen_algorithm() == "auto"
+    with pytest.raises(ValueError, match="unknown convolution algorithm 'fft': choose one of auto, im2col, winograd"):
+        conv_algorithm("fft")
+    assert chosen_algorithm() == "auto"
+
+
+@pytest.mark.parametrize("algorithm", ["im2col", "winograd"])
+def test_each_algorithm_repeats_its_bits(always_threaded, algorithm):  # noqa: F811
+    geometry, (x, w, dy) = winograd_case("tiles beyond the edge")
+    with conv_algorithm(algorithm):
+        first, second = (three_maps(cpu, x, w, dy, geometry) for _ in range(2))
+    assert all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def test_an_image_too_large_for_the_tables_is_refused_by_its_size():
+    geometry = Conv2dGeometry((1, 1 << 11, 1 << 10, 1 << 10), (1, 1 << 11, 1, 1))
+    with pytest.raises(ValueError, match="images of 2147483648 numbers are too large"):
+        conv._output_windows(geometry)

@@ -15,7 +15,7 @@ from kernel_cases import (
     relative_error,
 )
 
-from minires.kernels import cpu
+from minires.kernels import cpu, get_num_threads, set_num_threads
 from minires.kernels.cpu import norm
 
 SHAPES = [(4, 3), (5, 7, 6), (2, 3, 5, 4), (1, 5, 3, 3), (3, 1, 4, 4), (2, 300, 3, 3), (8, 16, 8, 8), (2, 1)]
@@ -149,14 +149,14 @@ def test_the_number_of_threads_changes_no_bit(monkeypatch, threads):
     monkeypatch.setattr(norm, "CHUNK_BYTES", 1 << 12)
     monkeypatch.setattr("minires.kernels.cpu.launch.SERIAL_WORK", 0)
     case = make_case((16, 24, 9, 7), np.float32)
-    before = cpu.launch.get_num_threads()
+    before = get_num_threads()
     try:
-        cpu.launch.set_num_threads(2)
+        set_num_threads(2)
         y, grads = run(cpu, case, True, True)
-        cpu.launch.set_num_threads(threads)
+        set_num_threads(threads)
         again, grads_again = run(cpu, case, True, True)
     finally:
-        cpu.launch.set_num_threads(before)
+        set_num_threads(before)
     assert np.array_equal(y, again)
     assert all(np.array_equal(a, b) for a, b in zip(grads, grads_again, strict=True))
 

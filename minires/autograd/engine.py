@@ -18,6 +18,7 @@ from minires.autograd.hooks import Hooks
 from minires.autograd.modes import set_grad_enabled, state
 from minires.autograd.tensor import Tensor
 from minires.device import array_module
+from minires.kernels import kernels_for
 
 Tensors = Tensor | Sequence[Tensor]
 
@@ -156,7 +157,7 @@ class _Sum:
         elif self.exclusive:
             self.value.array += gradient.array
         else:
-            self.value = Tensor(self.value.array + gradient.array)
+            self.value = Tensor(kernels_for(gradient.array).add(self.value.array, gradient.array))
         self.exclusive = True
 
 

@@ -5,7 +5,7 @@ or for second derivatives, and mere copies of memory.
 """
 
 from minires.kernels.cpu.conv import conv2d, conv2d_input_grad, conv2d_weight_grad
-from minires.kernels.cpu.elementwise import erf, relu, relu_grad
+from minires.kernels.cpu.elementwise import add, erf, relu, relu_grad
 from minires.kernels.cpu.norm import batch_norm, batch_norm_grad, batch_norm_statistics
 from minires.kernels.cpu.pool import (
     adaptive_avg_pool2d,
@@ -22,6 +22,7 @@ __all__ = [
     "adaptive_avg_pool2d",
     "adaptive_avg_pool2d_input_grad",
     "adaptive_max_pool2d",
+    "add",
     "batch_norm",
     "batch_norm_grad",
     "batch_norm_statistics",

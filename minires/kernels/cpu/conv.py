@@ -27,7 +27,8 @@ import numpy as np
 
 from minires.device import Array
 from minires.kernels.cpu import winograd
-from minires.kernels.cpu.launch import get_num_threads, kernel, launch
+from minires.kernels.cpu.launch import kernel, launch
+from minires.kernels.cpu.memory import empty, zeros
 from minires.kernels.cpu.microkernel import (
     ROWS,
     VECTOR_BYTES,
@@ -40,6 +41,7 @@ from minires.kernels.cpu.panels import pack_filters, panel_width
 from minires.kernels.cpu.tables import tile_offsets, transposed_window_table, window_table
 from minires.kernels.geometry import Conv2dGeometry, Pair
 from minires.kernels.layout import from_nhwc, from_rsio, to_nhwc, to_rsio
+from minires.kernels.threads import get_num_threads
 
 FEW_CHANNELS = 8  # below: neighbouring taps are read as one run of numbers, from a padded copy of the input
 TILE_PIXELS = 192  # small images are put together until a tile has so many, so that few blocks are part empty
@@ -79,7 +81,7 @@ class Blocks(NamedTuple):
 def conv2d(x: Array, w: Array, geometry: Conv2dGeometry) -> Array:
     """(N, C, H, W), (O, C/G, R, S) -> (N, O, P, Q); see the reference kernel of this name."""
     n, o, p, q = geometry.output_shape
-    y = np.empty((n, p, q, o), x.dtype)
+    y = empty((n, p, q, o), x.dtype)
     if winograd.suits(geometry, x.dtype):
         winograd.convolve(to_nhwc(x), to_rsio(w), _before(geometry), y)
     elif y.size:
@@ -95,12 +97,12 @@ def conv2d_input_grad(dy: Array, w: Array, geometry: Conv2dGeometry) -> Array:
     o, depth, r, s = geometry.weight_shape
     if winograd.suits(geometry, dy.dtype):
         top, left = _before(geometry)
-        dx = np.empty((n, h, width, c), dy.dtype)
+        dx = empty((n, h, width, c), dy.dtype)
         winograd.convolve(to_nhwc(dy), to_rsio(w), (2 - top, 2 - left), dx, transposed=True)
         return from_nhwc(dx)
     classes = _input_blocks(geometry) if dy.size else ()
     everywhere = len(classes) == geometry.stride[0] * geometry.stride[1]
-    dx = (np.empty if everywhere else np.zeros)((n, h, width, c), dy.dtype)
+    dx = (empty if everywhere else zeros)((n, h, width, c), dy.dtype)
     filters = to_rsio(w).reshape(r * s, depth, o)
     for blocks in classes:
         _multiply(to_nhwc(dy), pack_filters(filters, blocks.taps, geometry.groups, transposed=True), blocks, dx)
@@ -129,7 +131,7 @@ def conv2d_weight_grad(x: Array, dy: Array, geometry: Conv2dGeometry) -> Array:
         *(x.reshape(-1), np.zeros(ROWS, x.dtype), np.ascontiguousarray(windows.offsets.T), tile_size),
         *(to_nhwc(dy).reshape(-1, o), size, width, columns),
     )
-    dw = np.zeros((taps, depth, o), x.dtype)
+    dw = zeros((taps, depth, o), x.dtype)
     work = dy.size * taps * depth
     if dw.nbytes > PRIVATE_BYTES and panels >= get_num_threads():
         launch(lambda start, stop: _add_products(0, chunks, start, stop, *arguments, dw), panels, work)
@@ -137,7 +139,7 @@ def conv2d_weight_grad(x: Array, dy: Array, geometry: Conv2dGeometry) -> Array:
         shares: dict[int, Array] = {}
 
         def add_share(start: int, stop: int) -> None:
-            shares[start] = np.zeros_like(dw)
+            shares[start] = zeros(dw.shape, dw.dtype)
             _add_products(start, stop, 0, panels, *arguments, shares[start])
 
         launch(add_share, chunks, work)

@@ -1,4 +1,4 @@
-"""Elementwise kernels: the ReLU and the error function over all numbers in a row, in memory order."""
+"""Elementwise kernels: the ReLU, a sum of two and the error function over all numbers in memory order."""
 
 from __future__ import annotations
 
@@ -7,14 +7,25 @@ import math
 import numpy as np
 
 from minires.device import Array
-from minires.kernels.cpu.launch import kernel, launch
+from minires.kernels.cpu.launch import SERIAL_WORK, kernel, launch
+from minires.kernels.cpu.memory import empty
 from minires.kernels.layout import from_nhwc, to_nhwc
+
+
+def add(a: Array, b: Array) -> Array:
+    """a + b, of one shape and dtype."""
+    if a.size < SERIAL_WORK or a.dtype.kind != "f":
+        return np.asarray(a + b)  # NumPy makes a scalar of a 0-dimensional result
+    first, second = _flat(a), _flat(b)
+    total = empty(first.shape, first.dtype)
+    launch(_add, total.size, 2 * total.size, first, second, total)
+    return _unflat(total, a)
 
 
 def relu(x: Array) -> Array:
     """max(x, 0), any shape; a NaN stays NaN."""
     flat = _flat(x)
-    y = np.empty_like(flat)
+    y = empty(flat.shape, flat.dtype)
     launch(_relu, flat.size, flat.size, flat, y)
     return _unflat(y, x)
 
@@ -22,7 +33,7 @@ def relu(x: Array) -> Array:
 def relu_grad(dy: Array, y: Array) -> Array:
     """Gradient of `relu` from its output: dy where y is positive or NaN, else 0."""
     g, output = _flat(dy), _flat(y)
-    dx = np.empty_like(g)
+    dx = empty(g.shape, g.dtype)
     launch(_relu_grad, g.size, 2 * g.size, g, output, dx)
     return _unflat(dx, dy)
 
@@ -30,7 +41,7 @@ def relu_grad(dy: Array, y: Array) -> Array:
 def erf(x: Array) -> Array:
     """Gauss error function, 2 / sqrt(pi) * integral from 0 to x of exp(-t^2) dt, any shape."""
     flat = _flat(x)
-    y = np.empty_like(flat)
+    y = empty(flat.shape, flat.dtype)
     launch(_erf, flat.size, 8 * flat.size, flat, y)
     return _unflat(y, x)
 
@@ -46,6 +57,12 @@ def _unflat(flat: Array, x: Array) -> Array:
         return flat.reshape(x.shape)
     n, c, h, w = x.shape
     return from_nhwc(flat.reshape(n, h, w, c))
+
+
+@kernel
+def _add(start, stop, a, b, total):
+    for i in range(start, stop):
+        total[i] = a[i] + b[i]
 
 
 @kernel

@@ -27,39 +27,13 @@ import numpy as np
 from numba import types
 from numba.extending import intrinsic
 
+from minires.kernels.threads import get_num_threads
+
 # `reassoc` lets sums run in vector lanes and `contract` allows fused multiply-add. The flags that assume away NaN and
 # Inf stay off: a diverging network must look the same here as in the reference.
 kernel = numba.njit(nogil=True, cache=True, fastmath={"reassoc", "contract"}, error_model="numpy")
 
 SERIAL_WORK = 1 << 15  # numbers touched; below that, waking a thread costs more than it saves
-
-
-def _available_cpus() -> int:
-    if os.environ.get("OMP_NUM_THREADS", "").isdecimal():
-        return max(1, int(os.environ["OMP_NUM_THREADS"]))
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-_threads = _available_cpus()
-
-
-def get_num_threads() -> int:
-    """Return how many threads a kernel is shared among: ``OMP_NUM_THREADS`` if it is set, else the CPUs allowed."""
-    return _threads
-
-
-def set_num_threads(threads: int) -> None:
-    """Share kernels among ``threads`` threads from now on. Results may differ in the last bit between counts.
-
-    Raises
-    ------
-    ValueError
-        If ``threads`` is less than 1.
-    """
-    global _threads
-    if threads < 1:
-        raise ValueError(f"the number of threads must be at least 1, got {threads}")
-    _threads = threads
 
 
 def launch(kernel: Callable[..., object], items: int, work: int, *arguments: Any) -> None:
@@ -68,7 +42,7 @@ def launch(kernel: Callable[..., object], items: int, work: int, *arguments: Any
     ``work`` is about how many numbers are touched: little work stays in this thread. The spans depend only on ``items``
     and the number of threads.
     """
-    threads = 1 if work < SERIAL_WORK else max(1, min(items, _threads))
+    threads = 1 if work < SERIAL_WORK else max(1, min(items, get_num_threads()))
     first, *rest = itertools.pairwise(items * i // threads for i in range(threads + 1))
     if not rest or not _team_lock.acquire(blocking=False):
         for span in (first, *rest):

@@ -19,6 +19,7 @@ import numpy as np
 
 from minires.device import Array
 from minires.kernels.cpu.launch import kernel, launch
+from minires.kernels.cpu.memory import empty
 
 CHUNK_BYTES = 1 << 17  # a few arrays of this size fit in L2 together
 
@@ -55,7 +56,7 @@ def batch_norm(
     shift = _folded(np.zeros_like(mean) if bias is None else bias, rows)
     added = np.empty((0, 0), x.dtype) if residual is None else _rows(residual)
     floor = x.dtype.type(0 if relu else -np.inf)
-    y = np.empty_like(rows)
+    y = empty(rows.shape, rows.dtype)
     launch(_normalise, chunks, 2 * rows.size, height, rows, _folded(mean, rows), scale, shift, added, floor, y)
     return _unrows(y, x)
 
@@ -75,7 +76,7 @@ def batch_norm_grad(
     height, chunks = _chunks(rows)
     channels = x.shape[1]
     output = np.empty((0, 0), x.dtype) if y is None else _rows(y)
-    masked = g if y is None else np.empty_like(g)
+    masked = g if y is None else empty(g.shape, g.dtype)
     sums, products = np.zeros((2, chunks, rows.shape[1]))
     centre = _folded(mean, rows)
     launch(_gradient_sums, chunks, 3 * rows.size, height, g, rows, output, centre, masked, sums, products)
@@ -87,7 +88,7 @@ def batch_norm_grad(
     scale = _folded(invstd if weight is None else invstd * weight, rows)
     shift = _folded((dbias / count).astype(x.dtype), rows)
     slope = _folded((dweight / count * invstd).astype(x.dtype), rows)
-    dx = np.empty_like(g) if y is None or needs_residual else masked
+    dx = empty(g.shape, g.dtype) if y is None or needs_residual else masked
     launch(_input_grad, chunks, 2 * rows.size, height, masked, rows, centre, scale, shift, slope, training, dx)
     dresidual = None
     if needs_residual:

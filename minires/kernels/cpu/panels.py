@@ -6,6 +6,7 @@ import numpy as np
 
 from minires.device import Array
 from minires.kernels.cpu.launch import kernel, launch
+from minires.kernels.cpu.memory import empty
 from minires.kernels.cpu.microkernel import VECTOR_BYTES
 
 
@@ -24,7 +25,7 @@ def pack_filters(filters: Array, taps: Array, groups: int, transposed: bool = Fa
     o //= groups
     depth, columns = (o, c) if transposed else (c, o)
     width = panel_width(columns, filters.dtype)
-    packed = np.empty((groups, -(-columns // width), len(taps) * depth, width), filters.dtype)
+    packed = empty((groups, -(-columns // width), len(taps) * depth, width), filters.dtype)
     items = len(packed) * packed.shape[1] * len(taps)
     launch(_pack_panels, items, packed.size, filters, taps, transposed, depth, columns, packed)
     return packed

@@ -11,6 +11,7 @@ import numpy as np
 
 from minires.device import Array
 from minires.kernels.cpu.launch import kernel, launch
+from minires.kernels.cpu.memory import empty, zeros
 from minires.kernels.cpu.tables import window_table
 from minires.kernels.geometry import Pair, Pool2dGeometry
 from minires.kernels.layout import from_nhwc, to_nhwc
@@ -30,7 +31,7 @@ def adaptive_max_pool2d(x: Array, output_size: Pair) -> tuple[Array, Array]:
 def max_pool2d_input_grad(dy: Array, indices: Array, input_shape: tuple[int, int, int, int]) -> Array:
     """(N, C, P, Q) -> (N, C, H, W): dy added to the pixels at ``indices``; see the reference kernel of this name."""
     n, c, h, w = input_shape
-    dx = np.zeros((n, h * w, c), dy.dtype)
+    dx = zeros((n, h * w, c), dy.dtype)
     flat = (n, dy.shape[2] * dy.shape[3], c)
     launch(_scatter_planes, n, 2 * dy.size + dx.size, to_nhwc(dy).reshape(flat), to_nhwc(indices).reshape(flat), dx)
     return from_nhwc(dx.reshape(n, h, w, c))
@@ -86,8 +87,8 @@ def _window_sizes(rows: Array, cols: Array) -> Array:
 def _window_max(x: Array, rows: Array, cols: Array) -> tuple[Array, Array]:
     x = to_nhwc(x)
     n, _, _, c = x.shape
-    y = np.empty((n, len(rows), len(cols), c), x.dtype)
-    indices = np.empty(y.shape, np.int64)
+    y = empty((n, len(rows), len(cols), c), x.dtype)
+    indices = empty(y.shape, np.dtype(np.int64))
     launch(_max_rows, n * len(rows), y.size * rows.shape[1] * cols.shape[1], x, rows, cols, y, indices)
     return from_nhwc(y), from_nhwc(indices)
 
@@ -95,7 +96,7 @@ def _window_max(x: Array, rows: Array, cols: Array) -> tuple[Array, Array]:
 def _window_sum(x: Array, rows: Array, cols: Array) -> Array:
     x = to_nhwc(x)
     n, _, _, c = x.shape
-    y = np.zeros((n, len(rows), len(cols), c), x.dtype)
+    y = zeros((n, len(rows), len(cols), c), x.dtype)
     launch(_sum_rows, n * len(rows), y.size * rows.shape[1] * cols.shape[1], x, rows, cols, y)
     return from_nhwc(y)
 
@@ -103,7 +104,7 @@ def _window_sum(x: Array, rows: Array, cols: Array) -> Array:
 def _spread(dy: Array, input_shape: tuple[int, ...], rows: Array, cols: Array) -> Array:
     """The transpose of `_window_sum`: each pixel collects dy from the windows it lies in."""
     n, c, h, w = input_shape
-    dx = np.zeros((n, h, w, c), dy.dtype)
+    dx = zeros((n, h, w, c), dy.dtype)
     launch(_spread_images, n, dy.size * rows.shape[1] * cols.shape[1], to_nhwc(dy), rows, cols, dx)
     return from_nhwc(dx)
 

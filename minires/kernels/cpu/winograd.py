@@ -24,7 +24,8 @@ import numpy as np
 
 from minires.device import Array
 from minires.kernels.algorithm import chosen_algorithm
-from minires.kernels.cpu.launch import get_num_threads, kernel, launch
+from minires.kernels.cpu.launch import kernel, launch
+from minires.kernels.cpu.memory import empty, zeros
 from minires.kernels.cpu.microkernel import (
     ROWS,
     VECTOR_BYTES,
@@ -37,6 +38,7 @@ from minires.kernels.cpu.microkernel import (
 from minires.kernels.cpu.panels import pack_filters, panel_width
 from minires.kernels.cpu.tables import tile_offsets, window_table
 from minires.kernels.geometry import Conv2dGeometry, Pair
+from minires.kernels.threads import get_num_threads
 
 A = np.array([[1, 0, 0, 0], [1, 1, 1, 1], [1, -1, 1, -1], [1, 2, 4, 8], [1, -2, 4, -8], [0, 0, 0, 1]])
 B = np.array(
@@ -72,7 +74,9 @@ def suits(geometry: Conv2dGeometry, dtype: np.dtype) -> bool:
     if not fits or (geometry.stride, geometry.dilation) != ((1, 1), (1, 1)) or chosen_algorithm() == "im2col":
         return False
     tiles = n * -(-p // 4) * -(-q // 4)
-    return chosen_algorithm() == "winograd" or (min(c, o) >= LEAST_CHANNELS and tiles >= LEAST_TILES)
+    if chosen_algorithm() == "winograd":
+        return tiles > 0
+    return min(c, o) >= LEAST_CHANNELS and tiles >= LEAST_TILES
 
 
 def convolve(x: Array, w: Array, padding: Pair, y: Array, transposed: bool = False) -> None:
@@ -107,19 +111,19 @@ def weight_grad(x: Array, dy: Array, padding: Pair) -> Array:
         *(x.reshape(-1), h * width * c, sources, dy.reshape(-1), p * q * o, targets),
         *(c, o, LANES, *void, tiles, block),
     )
-    planes = np.zeros((PLANES, panels, -(-c // ROWS) * ROWS, panel), x.dtype)
+    planes = zeros((PLANES, panels, -(-c // ROWS) * ROWS, panel), x.dtype)
     if planes.nbytes > PRIVATE_BYTES and panels >= get_num_threads():
         launch(lambda start, stop: _add_tiles(0, blocks, start, stop, *arguments, planes), panels, work)
     else:
         shares: dict[int, Array] = {}
 
         def add_share(start: int, stop: int) -> None:
-            shares[start] = np.zeros_like(planes)
+            shares[start] = zeros(planes.shape, planes.dtype)
             _add_tiles(start, stop, 0, panels, *arguments, shares[start])
 
         launch(add_share, blocks, work)
         planes = sum(shares[start] for start in sorted(shares))  # in order, whichever thread was first
-    dw = np.empty((3, 3, c, o), x.dtype)
+    dw = empty((3, 3, c, o), x.dtype)
     launch(_transform_filter_grads, panels * c, planes.size, planes, *void, dw)
     return dw
 
@@ -129,7 +133,7 @@ def _filters(w: Array, transposed: bool) -> Array:
     taps = np.arange(TAPS)
     (packed,) = pack_filters(w.reshape(TAPS, *w.shape[2:]), taps[::-1] if transposed else taps, 1, transposed)
     panels, rows, width = packed.shape
-    filters = np.empty((PLANES, panels, rows // TAPS, width), w.dtype)
+    filters = empty((PLANES, panels, rows // TAPS, width), w.dtype)
     launch(_transform_filters, panels * (rows // TAPS), filters.size, packed, *_void(width), filters)
     return filters
 

@@ -1,7 +1,7 @@
 """Every kernel in plain array code: the readable truth that the compiled ones are held to.
 
-`conv` is convolution as a matrix product over patches (im2col), `pool` the maximum or sum over windows,
-`norm` batch norm and ReLU. Loops run over the R * S taps of a kernel or the windows of an adaptive pool,
+`conv` is convolution as a matrix product over patches (im2col), `pool` the maximum or sum over windows, `norm` batch
+norm, `elementwise` the ReLU and the like. Loops run over the R * S taps of a kernel or the windows of an adaptive pool,
 never over images, channels or pixels, so the same text serves NumPy and CuPy.
 
 Shapes are logical, (N, C, H, W) and (O, I/groups, R, S), in any memory order; results of four dimensions lie
@@ -9,7 +9,8 @@ channels-last. Results have the dtype of the input. Nothing is checked and no in
 """
 
 from minires.kernels.reference.conv import col2im, conv2d, conv2d_input_grad, conv2d_weight_grad, im2col
-from minires.kernels.reference.norm import batch_norm, batch_norm_grad, batch_norm_statistics, relu, relu_grad
+from minires.kernels.reference.elementwise import add, erf, relu, relu_grad
+from minires.kernels.reference.norm import batch_norm, batch_norm_grad, batch_norm_statistics
 from minires.kernels.reference.pool import (
     adaptive_avg_pool2d,
     adaptive_avg_pool2d_input_grad,
@@ -20,12 +21,12 @@ from minires.kernels.reference.pool import (
     sum_pool2d,
     sum_pool2d_input_grad,
 )
-from minires.kernels.reference.special import erf
 
 __all__ = [
     "adaptive_avg_pool2d",
     "adaptive_avg_pool2d_input_grad",
     "adaptive_max_pool2d",
+    "add",
     "batch_norm",
     "batch_norm_grad",
     "batch_norm_statistics",

@@ -1,4 +1,4 @@
-"""Batch norm with the residual add and the ReLU behind it, and the ReLU alone.
+"""Batch norm with the residual add and the ReLU behind it.
 
 x has any number of axes; axis 1 is the channel and statistics run over all the others.
 
@@ -11,6 +11,7 @@ Learning for Image Recognition", 2015, equation 1.
 from __future__ import annotations
 
 from minires.device import Array, array_module
+from minires.kernels.reference.elementwise import relu_grad
 from minires.kernels.reference.windows import channels_last
 
 
@@ -87,19 +88,6 @@ def batch_norm_grad(
         dx = g - _per_channel(shift, x) - x_hat * _per_channel(stretch, x)
     dx = dx * _per_channel(invstd if weight is None else invstd * weight, x)
     return channels_last(dx), dweight.astype(x.dtype), dbias.astype(x.dtype), g if needs_residual else None
-
-
-def relu(x: Array) -> Array:
-    """max(x, 0), elementwise, any shape; a NaN stays NaN."""
-    xp = array_module(x)
-    y = xp.asarray(xp.maximum(x, 0))  # NumPy makes a scalar of a 0-dimensional result
-    return channels_last(y) if x.ndim == 4 else y
-
-
-def relu_grad(dy: Array, y: Array) -> Array:
-    """Gradient of `relu` from its output: dy where y is positive or NaN, else 0 (so 0 at 0, as in PyTorch)."""
-    dx = array_module(dy).where(y <= 0, 0, dy)
-    return channels_last(dx) if dx.ndim == 4 else dx
 
 
 def _all_but_channel(x: Array) -> tuple[int, ...]:
