@@ -87,7 +87,7 @@ def test_convolution_and_its_gradients_equal_torch(kernels, dtype, tolerance, ge
 
 @over_geometries
 def test_blocks_and_threads_change_nothing_but_rounding(monkeypatch, always_threaded, geometry):  # noqa: F811
-    for name in ("INPUT_BYTES", "CHUNK_PIXELS", "PRIVATE_BYTES"):
+    for name in ("SPAN_BYTES", "CHUNK_PIXELS", "PRIVATE_BYTES"):
         monkeypatch.setattr(conv, name, 1)
     x, w, dy = arrays(geometry)
     for actual, expected in zip(three_maps(cpu, x, w, dy, geometry), torch_maps(x, w, dy, geometry), strict=True):

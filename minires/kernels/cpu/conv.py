@@ -45,7 +45,7 @@ from minires.kernels.threads import get_num_threads
 
 FEW_CHANNELS = 8  # below: neighbouring taps are read as one run of numbers, from a padded copy of the input
 TILE_PIXELS = 192  # small images are put together until a tile has so many, so that few blocks are part empty
-INPUT_BYTES = 1 << 19  # of input that one work item reads, panel after panel: stays in L2
+SPAN_BYTES = 1 << 19  # of input and output that one work item passes over, panel after panel: stay in L2
 PANEL_BYTES = 1 << 15  # of filters that are multiplied with all blocks of a work item before the next: stay in L1
 WORK_ITEMS = 8  # at least, if there are so many panels: an even share for each thread
 CHUNK_PIXELS = 256  # depth of a block of a weight gradient: its operands stay in L1
@@ -251,7 +251,7 @@ def _multiply(x: Array, filters: Array, blocks: Blocks, y: Array) -> None:
     count, taps, _ = blocks.sources.shape
     depth = rows // taps
     tiles = len(x) // blocks.images
-    spans = -(-count * ROWS * depth * x.itemsize // INPUT_BYTES)  # of blocks
+    spans = -(-count * ROWS * (depth + y.shape[-1]) * x.itemsize // SPAN_BYTES)  # of blocks
     shares = min(groups * panels, -(-WORK_ITEMS * get_num_threads() // (tiles * spans)))  # of panels
     arguments = (
         *(spans, shares, x.reshape(-1), x.size // tiles, np.zeros(depth, x.dtype), blocks.sources),
@@ -315,8 +315,12 @@ def _add_products(
             group, column = index // panels, index // panels * columns + index % panels * width
             wanted = min(width, columns - index % panels * width)
             for k in range(count):
-                for j in range(wanted):
-                    packed[k, j] = dy[tile * pixels + first + k, column + j]
+                row = dy[tile * pixels + first + k, column:]
+                for j in range(0, wanted - 7, 8):  # eight at a time are a vector or two
+                    for i in range(8):
+                        packed[k, j + i] = row[j + i]
+                for j in range(wanted // 8 * 8, wanted):
+                    packed[k, j] = row[j]
             for tap in range(taps):
                 for row in range(0, depth, ROWS):
                     top = max(0, min(row, depth - ROWS))  # the last block begins early, so as not to read beyond
