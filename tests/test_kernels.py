@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -95,6 +96,56 @@ def test_an_error_in_any_thread_reaches_the_caller(always_threaded):  # noqa: F8
 
     with pytest.raises(ZeroDivisionError):
         launch.launch(fail_at_the_end, 9, 1)
+
+
+def test_no_thread_keeps_the_arrays_of_its_last_job(always_threaded):  # noqa: F811
+    x = np.ones(100)
+    launch.launch(lambda start, stop, array: None, 9, 1, x)
+    assert sys.getrefcount(x) == 2  # the name here and the argument of getrefcount
+
+
+def test_a_launch_inside_a_launch_does_all_its_spans(always_threaded):  # noqa: F811
+    done = np.zeros((9, 9), int)
+
+    def mark_row(start, stop, row):
+        done[row, start:stop] += 1
+
+    def mark(start, stop):
+        for row in range(start, stop):
+            launch.launch(mark_row, 9, 1, row)
+
+    launch.launch(mark, 9, 1)
+    assert np.all(done == 1)
+
+
+def test_a_helper_that_fell_asleep_wakes_for_the_next_job(always_threaded):  # noqa: F811
+    for pause in (0, 0.1):
+        time.sleep(pause)
+        done = np.zeros(9, int)
+
+        def mark(start, stop, done=done):
+            done[start:stop] += 1
+
+        launch.launch(mark, 9, 1)
+        assert np.all(done == 1)
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"), [({"OMP_NUM_THREADS": "3"}, 3), ({"NUMBA_NUM_THREADS": "2"}, 2), ({}, None)]
+)
+def test_the_environment_sets_the_number_of_threads(environment, expected):
+    rest = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
+    program = "import minires; print(minires.get_num_threads())"
+    run = subprocess.run(
+        [sys.executable, "-c", program], env={**rest, **environment}, capture_output=True, text=True, check=True
+    )
+    assert int(run.stdout) == (expected or len(os.sched_getaffinity(0)))
+
+
+@pytest.mark.parametrize("threads", [2.0, "2", True, None])
+def test_number_of_threads_must_be_an_integer(threads):
+    with pytest.raises(TypeError, match="must be an int, got a"):
+        set_num_threads(threads)
 
 
 def test_number_of_threads_must_be_positive():

@@ -118,11 +118,15 @@ class _Helper:
             number += 1
             if not self.job:
                 return
-            run, *call = self.job
-            try:
-                run(*call)
-            except BaseException as error:
-                self.error = error
+            self._do_job()
+
+    def _do_job(self) -> None:
+        """A method of its own, so that no name here keeps the job's arrays while the helper waits for the next."""
+        run, *call = self.job
+        try:
+            run(*call)
+        except BaseException as error:
+            self.error = error
 
 
 _helpers: list[_Helper] = []
