@@ -13,8 +13,8 @@ block reads them.
 At stride (a, b) only every a-th row and b-th column of taps can reach a pixel of x. The pixels of x fall into a * b
 classes, each a stride-1 convolution of dy with its own share of the taps; pixels that no tap reaches stay zero.
 
-Groups are separate products over their own channels. Sums run in an order that does not depend on the threads, but for
-small weight gradients, of which each thread sums a share.
+Groups are separate products over their own channels; where each has one channel in and one out, see `depthwise`. Sums
+run in an order that does not depend on the threads, but for small weight gradients, of which each thread sums a share.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from typing import NamedTuple
 import numpy as np
 
 from minires.device import Array
-from minires.kernels.cpu import winograd
-from minires.kernels.cpu.launch import kernel, launch
+from minires.kernels.cpu import depthwise, winograd
+from minires.kernels.cpu.launch import kernel, launch, launch_sum
 from minires.kernels.cpu.memory import empty, zeros
 from minires.kernels.cpu.microkernel import (
     ROWS,
@@ -87,7 +87,7 @@ def conv2d(x: Array, w: Array, geometry: Conv2dGeometry) -> Array:
     elif y.size:
         blocks = _output_blocks(geometry)
         filters = to_rsio(w).reshape(len(blocks.taps), -1, o)
-        _multiply(_readable(x, geometry), pack_filters(filters, blocks.taps, geometry.groups), blocks, y)
+        _multiply(_readable(x, geometry), filters, geometry.groups, blocks, y)
     return from_nhwc(y)
 
 
@@ -105,7 +105,7 @@ def conv2d_input_grad(dy: Array, w: Array, geometry: Conv2dGeometry) -> Array:
     dx = (empty if everywhere else zeros)((n, h, width, c), dy.dtype)
     filters = to_rsio(w).reshape(r * s, depth, o)
     for blocks in classes:
-        _multiply(to_nhwc(dy), pack_filters(filters, blocks.taps, geometry.groups, transposed=True), blocks, dx)
+        _multiply(to_nhwc(dy), filters, geometry.groups, blocks, dx, transposed=True)
     return from_nhwc(dx)
 
 
@@ -117,6 +117,9 @@ def conv2d_weight_grad(x: Array, dy: Array, geometry: Conv2dGeometry) -> Array:
     if winograd.suits(geometry, x.dtype):
         return from_rsio(winograd.weight_grad(to_nhwc(x), to_nhwc(dy), _before(geometry)))
     windows = _output_windows(geometry)
+    if geometry.groups == o == geometry.input_shape[1] > 1:
+        dw = depthwise.weight_grad(to_nhwc(x), to_nhwc(dy), windows.images, windows.offsets)
+        return from_rsio(dw.reshape(r, s, c, o))
     taps, pixels = len(windows.taps), len(windows.offsets)
     depth, columns = r * s * c // taps, o // geometry.groups
     x = _readable(x, geometry)
@@ -131,20 +134,12 @@ def conv2d_weight_grad(x: Array, dy: Array, geometry: Conv2dGeometry) -> Array:
         *(x.reshape(-1), np.zeros(ROWS, x.dtype), np.ascontiguousarray(windows.offsets.T), tile_size),
         *(to_nhwc(dy).reshape(-1, o), size, width, columns),
     )
-    dw = zeros((taps, depth, o), x.dtype)
-    work = dy.size * taps * depth
-    if dw.nbytes > PRIVATE_BYTES and panels >= get_num_threads():
+    shape, work = (taps, depth, o), dy.size * taps * depth
+    if x.itemsize * taps * depth * o > PRIVATE_BYTES and panels >= get_num_threads():
+        dw = zeros(shape, x.dtype)
         launch(lambda start, stop: _add_products(0, chunks, start, stop, *arguments, dw), panels, work)
     else:
-        shares: dict[int, Array] = {}
-
-        def add_share(start: int, stop: int) -> None:
-            shares[start] = zeros(dw.shape, dw.dtype)
-            _add_products(start, stop, 0, panels, *arguments, shares[start])
-
-        launch(add_share, chunks, work)
-        for start in sorted(shares):  # in order, whichever thread was first
-            dw += shares[start]
+        dw = launch_sum(_add_products, chunks, work, shape, x.dtype, 0, panels, *arguments)
     return from_rsio(dw.reshape(r, s, c, o))
 
 
@@ -163,7 +158,13 @@ def _reads_runs(geometry: Conv2dGeometry) -> bool:
 def _readable(x: Array, geometry: Conv2dGeometry) -> Array:
     """(N, C, H, W) -> (N, H, W, C) as the tables of `_output_windows` take it: with its padding if runs are read."""
     x = to_nhwc(x)
-    return np.pad(x, ((0, 0), *geometry.padding, (0, 0))) if _reads_runs(geometry) else x
+    if not _reads_runs(geometry):
+        return x
+    n, h, w, c = x.shape
+    (top, bottom), (left, right) = geometry.padding
+    padded = zeros((n, top + h + bottom, left + w + right, c), x.dtype)
+    padded[:, top : top + h, left : left + w] = x
+    return padded
 
 
 @lru_cache(maxsize=128)
@@ -245,9 +246,17 @@ def _in_blocks(windows: Windows, targets: Array) -> Blocks:
     return Blocks(windows.images, np.ascontiguousarray(sources.swapaxes(1, 2)), targets, windows.taps)
 
 
-def _multiply(x: Array, filters: Array, blocks: Blocks, y: Array) -> None:
-    """Write the products of the blocks' numbers in x (N, ...) with packed filters to y (N, ..., columns)."""
-    groups, panels, rows, _ = filters.shape
+def _multiply(x: Array, filters: Array, groups: int, blocks: Blocks, y: Array, transposed: bool = False) -> None:
+    """Write the products of the blocks' numbers in x (N, ...) with filters (R * S, C/G, O) to y (N, ..., channels).
+
+    ``transposed`` filters go from output channels to input channels.
+    """
+    if groups == x.shape[-1] == y.shape[-1] > 1:
+        own = filters.reshape(len(filters), -1)[blocks.taps]
+        depthwise.multiply(x, own, blocks.images, blocks.sources, blocks.targets, y)
+        return
+    filters = pack_filters(filters, blocks.taps, groups, transposed)
+    _, panels, rows, _ = filters.shape
     count, taps, _ = blocks.sources.shape
     depth = rows // taps
     tiles = len(x) // blocks.images

@@ -27,6 +27,7 @@ import numpy as np
 from numba import types
 from numba.extending import intrinsic
 
+from minires.kernels.cpu.memory import zeros
 from minires.kernels.threads import get_num_threads
 
 # `reassoc` lets sums run in vector lanes and `contract` allows fused multiply-add. The flags that assume away NaN and
@@ -61,6 +62,26 @@ def launch(kernel: Callable[..., object], items: int, work: int, *arguments: Any
             helper.raise_error()
     finally:
         _team_lock.release()
+
+
+def launch_sum(
+    kernel: Callable[..., object], items: int, work: int, shape: tuple[int, ...], dtype: np.dtype, *arguments: Any
+) -> np.ndarray:
+    """Return the sum that ``kernel(start, stop, *arguments, total)`` adds to ``total``, zero at first, over all items.
+
+    Each thread adds to an array of its own. These are summed in order of the items, whichever thread was first.
+    """
+    shares: dict[int, np.ndarray] = {}
+
+    def add_share(start: int, stop: int) -> None:
+        shares[start] = zeros(shape, dtype)
+        kernel(start, stop, *arguments, shares[start])
+
+    launch(add_share, items, work)
+    first, *rest = (shares[start] for start in sorted(shares))
+    for share in rest:
+        first += share
+    return first
 
 
 DONE, POSTED = 0, 8  # places on a helper's board, a cache line apart

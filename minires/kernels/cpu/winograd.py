@@ -18,13 +18,14 @@ all planes and transformed back while it is hot.
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 
 import numpy as np
 
 from minires.device import Array
 from minires.kernels.algorithm import chosen_algorithm
-from minires.kernels.cpu.launch import kernel, launch
+from minires.kernels.cpu.launch import kernel, launch, launch_sum
 from minires.kernels.cpu.memory import empty, zeros
 from minires.kernels.cpu.microkernel import (
     ROWS,
@@ -111,18 +112,12 @@ def weight_grad(x: Array, dy: Array, padding: Pair) -> Array:
         *(x.reshape(-1), h * width * c, sources, dy.reshape(-1), p * q * o, targets),
         *(c, o, LANES, *void, tiles, block),
     )
-    planes = zeros((PLANES, panels, -(-c // ROWS) * ROWS, panel), x.dtype)
-    if planes.nbytes > PRIVATE_BYTES and panels >= get_num_threads():
+    shape = PLANES, panels, -(-c // ROWS) * ROWS, panel
+    if 4 * math.prod(shape) > PRIVATE_BYTES and panels >= get_num_threads():
+        planes = zeros(shape, x.dtype)
         launch(lambda start, stop: _add_tiles(0, blocks, start, stop, *arguments, planes), panels, work)
     else:
-        shares: dict[int, Array] = {}
-
-        def add_share(start: int, stop: int) -> None:
-            shares[start] = zeros(planes.shape, planes.dtype)
-            _add_tiles(start, stop, 0, panels, *arguments, shares[start])
-
-        launch(add_share, blocks, work)
-        planes = sum(shares[start] for start in sorted(shares))  # in order, whichever thread was first
+        planes = launch_sum(_add_tiles, blocks, work, shape, x.dtype, 0, panels, *arguments)
     dw = empty((3, 3, c, o), x.dtype)
     launch(_transform_filter_grads, panels * c, planes.size, planes, *void, dw)
     return dw

@@ -9,6 +9,7 @@ channels-last. Results have the dtype of the input. Nothing is checked and no in
 """
 
 from minires.kernels.reference.conv import col2im, conv2d, conv2d_input_grad, conv2d_weight_grad, im2col
+from minires.kernels.reference.conv_add_relu import conv2d_add_relu
 from minires.kernels.reference.elementwise import add, erf, relu, relu_grad
 from minires.kernels.reference.norm import batch_norm, batch_norm_grad, batch_norm_statistics
 from minires.kernels.reference.pool import (
@@ -32,6 +33,7 @@ __all__ = [
     "batch_norm_statistics",
     "col2im",
     "conv2d",
+    "conv2d_add_relu",
     "conv2d_input_grad",
     "conv2d_weight_grad",
     "erf",
