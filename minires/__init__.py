@@ -48,9 +48,9 @@ from minires.dtypes import (
 )
 from minires.io import load, save
 from minires.kernels import conv_algorithm, get_num_threads, set_num_threads, use_reference
+from minires.models.folding import fold_batch_norm
 from minires.ops.activation import relu
 from minires.ops.arithmetic import add, div, floor_divide, mul, neg, pow, remainder, sub
-from minires.ops.batch_norm import unfused
 from minires.ops.broadcast import broadcast_to
 from minires.ops.clamp import clamp, maximum, minimum
 from minires.ops.clamp import clamp as clip
@@ -76,6 +76,7 @@ from minires.ops.comparison import (
     lt,
     ne,
 )
+from minires.ops.fusion import unfused
 from minires.ops.indexing import gather, nonzero, scatter_add
 from minires.ops.matmul import bmm, matmul, mm
 from minires.ops.pointwise import (
@@ -179,6 +180,7 @@ __all__ = [
     "float64",
     "floor",
     "floor_divide",
+    "fold_batch_norm",
     "from_numpy",
     "full",
     "full_like",

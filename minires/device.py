@@ -7,7 +7,10 @@ for the GPU, so a machine without one never pays for it.
 from __future__ import annotations
 
 import importlib.util
+import secrets
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from types import ModuleType
@@ -189,3 +192,34 @@ def generator(device: Device | str | None = None) -> Any:
     if target not in _generators:
         _generators[target] = module_for(target).random.default_rng(_seeds.get(target.type))
     return _generators[target]
+
+
+def random_states() -> dict[Device, Any]:
+    """Return where the default random generators stand, for `repeated_random`.
+
+    A GPU's generator cannot be read. One that has drawn numbers already is replaced by a new one, whose seed it draws.
+    """
+    states: dict[Device, Any] = {CPU: generator(CPU).bit_generator.state}
+    for device in [device for device in _generators if device != CPU]:
+        states[device] = int(generator(device).integers(0, 2**31 - 1))
+        _generators[device] = module_for(device).random.default_rng(states[device])
+    _seeds.setdefault("cuda", secrets.randbits(31))  # for one that is made only after this
+    return states
+
+
+@contextmanager
+def repeated_random(states: dict[Device, Any]) -> Iterator[None]:
+    """Draw the same numbers inside as were drawn after ``states`` was taken; afterwards go on as if nothing had been.
+
+    In the ``with`` block `generator` returns other generators than outside it.
+    """
+    before = dict(_generators)
+    _generators.clear()
+    try:
+        for device, where in states.items():
+            _generators[device] = module_for(device).random.default_rng(0 if device == CPU else where)
+        _generators[CPU].bit_generator.state = states[CPU]
+        yield
+    finally:
+        _generators.clear()
+        _generators.update(before)

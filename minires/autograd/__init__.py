@@ -1,6 +1,7 @@
 """The engine: Tensors, Functions, the backward walk and the modes of recording. It knows no particular operation."""
 
 from minires.autograd.anomaly import AnomalyError
+from minires.autograd.checkpoint import checkpoint, checkpoint_sequential
 from minires.autograd.engine import backward, grad
 from minires.autograd.function import Edge, Function
 from minires.autograd.hooks import Hooks, RemovableHandle
@@ -10,6 +11,7 @@ from minires.autograd.modes import (
     enable_grad,
     inference_mode,
     is_grad_enabled,
+    is_recomputing,
     no_grad,
     observe,
     set_detect_anomaly,
@@ -26,11 +28,14 @@ __all__ = [
     "RemovableHandle",
     "Tensor",
     "backward",
+    "checkpoint",
+    "checkpoint_sequential",
     "detect_anomaly",
     "enable_grad",
     "grad",
     "inference_mode",
     "is_grad_enabled",
+    "is_recomputing",
     "no_grad",
     "observe",
     "set_detect_anomaly",

@@ -22,7 +22,7 @@ from minires.autograd.modes import state
 from minires.autograd.tensor import Tensor, Version
 from minires.device import Array, array_module, is_cuda_array
 
-_creation_numbers = itertools.count()
+creation_numbers = itertools.count()
 
 
 class Edge(NamedTuple):
@@ -124,7 +124,9 @@ class Function:
         """Apply the operation to Tensors (or numbers, or None), and record it if a gradient will be wanted."""
         if self.creation_number >= 0:
             raise RuntimeError(f"this {self.name} has been applied already: make a new instance for each application")
-        self.creation_number = next(_creation_numbers)
+        self.creation_number = next(creation_numbers)
+        if state.outside is not None:  # inside a checkpointed function
+            inputs = state.outside.take(inputs)
         arrays = [x.array if isinstance(x, Tensor) else x for x in inputs]
         self.input_shapes = tuple([getattr(array, "shape", ()) for array in arrays])
         needs_grad = tuple([isinstance(x, Tensor) and x._requires_grad for x in inputs])

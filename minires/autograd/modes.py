@@ -31,6 +31,8 @@ class _State(threading.local):
     grad_enabled = True
     anomaly = False
     observers: tuple[Observer, ...] = ()
+    outside: Any = None  # what watches the Tensors that enter a checkpointed function: see checkpoint.py
+    recomputing = False
 
 
 state = _State()
@@ -145,6 +147,24 @@ class set_grad_enabled(_GradMode):
 def is_grad_enabled() -> bool:
     """Tell whether operations record a graph in this thread."""
     return state.grad_enabled
+
+
+def is_recomputing() -> bool:
+    """Tell whether a checkpointed function is being run again in this thread, for the backward pass.
+
+    What a forward pass changes besides its results, such as running statistics, has been changed by the first run.
+    """
+    return state.recomputing
+
+
+@contextmanager
+def recomputing() -> Iterator[None]:
+    """Make `is_recomputing` true inside."""
+    before, state.recomputing = state.recomputing, True
+    try:
+        yield
+    finally:
+        state.recomputing = before
 
 
 @contextmanager

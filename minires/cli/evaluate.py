@@ -29,7 +29,7 @@ def evaluate(
     from minires.training import evaluate as evaluate_model
     from minires.training import load_model, open_test_set
 
-    net, experiment = load_model(checkpoint, device)
+    net, experiment = load_model(checkpoint, device, fold=True)
     name = data or experiment.data
     test_set = open_test_set(experiment, str(name), root)
     loader = DataLoader(test_set, batch_size, num_workers=workers)

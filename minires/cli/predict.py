@@ -23,7 +23,7 @@ def predict(
     from minires.cli.compiling import announce_compilation
     from minires.training import classify, load_model
 
-    net, experiment = load_model(checkpoint, device)
+    net, experiment = load_model(checkpoint, device, fold=True)
     with announce_compilation(lambda line: typer.echo(line, err=True)):
         ranked = classify(net, experiment, images, top, device)
     if as_json:

@@ -40,6 +40,9 @@ def train(
     seed: Annotated[
         int | None, typer.Option(min=0, help="Of the weights and the order of images.", show_default="0")
     ] = None,
+    checkpoint: Annotated[
+        bool, typer.Option("--checkpoint", help="Use less memory: compute activations again in the backward pass.")
+    ] = False,
     device: Device = "cpu",
     workers: Workers = 1,
     out: Annotated[
@@ -57,7 +60,7 @@ def train(
     """
     fixed = {
         "data": data, "model": model, "recipe": recipe, "epochs": epochs, "steps": steps, "batch-size": batch_size,
-        "lr": lr, "momentum": momentum, "weight-decay": weight_decay, "seed": seed,
+        "lr": lr, "momentum": momentum, "weight-decay": weight_decay, "seed": seed, "checkpoint": checkpoint or None,
     }  # fmt: skip
     if resume is not None:
         given = [f"--{name}" for name, value in fixed.items() if value is not None]
@@ -69,10 +72,10 @@ def train(
 
     target = as_device(device)
     module_for(target)  # a GPU that is not there is an error now, not after the data are read
-    checkpoint = None
+    saved = None
     if resume is not None:
-        checkpoint = Checkpoint.load(resume)
-        experiment = Experiment.from_checkpoint(checkpoint)
+        saved = Checkpoint.load(resume)
+        experiment = Experiment.from_checkpoint(saved)
         net = experiment.build_model()
         train_set, test_set = open_sets(experiment, root)
         folder = RunFolder(out or resume.parent, log or _log_format_in(resume.parent))
@@ -86,13 +89,13 @@ def train(
             momentum=momentum,
             weight_decay=weight_decay,
         )
-        experiment, net, train_set, test_set = plan(str(data_name), root, model_name, chosen, seed or 0)
+        experiment, net, train_set, test_set = plan(str(data_name), root, model_name, chosen, seed or 0, checkpoint)
         log_format = log or LogFormat.CSV
         folder = RunFolder(out, log_format) if out else RunFolder.fresh(f"{data_name}-{model_name}", log_format)
     with _leaving_no_empty_folder(folder.path):
         folder.prepare(resuming=resume is not None)
         net.to(target)
-        trainer = experiment.trainer(net, train_set, test_set, target, workers, checkpoint)
+        trainer = experiment.trainer(net, train_set, test_set, target, workers, saved)
         _run(experiment, trainer, folder, len(train_set), len(test_set), target)
 
 

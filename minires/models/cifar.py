@@ -21,6 +21,7 @@ class CifarResNet(Module):
     residual : False gives the plain net, with neither skips nor shortcuts
     in_channels : 3 for colour images, 1 for grey ones
     zero_init_residual : start the last batch norm of each block at weight 0 (Goyal et al. 2017)
+    checkpoint : keep less for the backward pass and compute it again there: see `minires.models.stages`
 
     Raises
     ------
@@ -36,6 +37,7 @@ class CifarResNet(Module):
         residual: bool = True,
         in_channels: int = 3,
         zero_init_residual: bool = False,
+        checkpoint: bool = False,
     ):
         super().__init__()
         if depth < 8 or depth % 6 != 2:
@@ -43,9 +45,9 @@ class CifarResNet(Module):
         blocks = (depth - 2) // 6
         self.conv1 = Conv2d(in_channels, 16, 3, padding=1, bias=False)
         self.bn1 = BatchNorm2d(16)
-        self.layer1 = make_stage(BasicBlock, 16, 16, blocks, 1, shortcut, residual=residual)
-        self.layer2 = make_stage(BasicBlock, 16, 32, blocks, 2, shortcut, residual=residual)
-        self.layer3 = make_stage(BasicBlock, 32, 64, blocks, 2, shortcut, residual=residual)
+        self.layer1 = make_stage(BasicBlock, 16, 16, blocks, 1, shortcut, checkpoint, residual=residual)
+        self.layer2 = make_stage(BasicBlock, 16, 32, blocks, 2, shortcut, checkpoint, residual=residual)
+        self.layer3 = make_stage(BasicBlock, 32, 64, blocks, 2, shortcut, checkpoint, residual=residual)
         self.avgpool = AdaptiveAvgPool2d((1, 1))
         self.fc = Linear(64, num_classes)
         initialize(self, zero_init_residual)

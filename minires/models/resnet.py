@@ -11,7 +11,8 @@ from typing import Any
 from minires.autograd import Tensor
 from minires.models.blocks import BasicBlock, Bottleneck
 from minires.models.shortcuts import make_shortcut
-from minires.nn import AdaptiveAvgPool2d, BatchNorm2d, Conv2d, Linear, MaxPool2d, Module, Sequential, init
+from minires.models.stages import Stage
+from minires.nn import AdaptiveAvgPool2d, BatchNorm2d, Conv2d, Linear, MaxPool2d, Module, init
 
 Block = type[BasicBlock] | type[Bottleneck]
 
@@ -29,6 +30,7 @@ class ResNet(Module):
     groups, width_per_group : those of the 3x3 convolutions (ResNeXt, wide ResNets)
     version : "v1.5" strides on the 3x3 convolution of a bottleneck, as torchvision does; "v1" on the first 1x1, as the
         paper does
+    checkpoint : keep less for the backward pass and compute it again there: see `minires.models.stages`
 
     Raises
     ------
@@ -45,6 +47,7 @@ class ResNet(Module):
         groups: int = 1,
         width_per_group: int = 64,
         version: str = "v1.5",
+        checkpoint: bool = False,
     ):
         super().__init__()
         if version not in ("v1", "v1.5"):
@@ -54,9 +57,10 @@ class ResNet(Module):
         self.maxpool = MaxPool2d(3, stride=2, padding=1)
         options = {"groups": groups, "base_width": width_per_group, "stride_on_1x1": version == "v1"}
         in_channels = 64
-        for stage, blocks in enumerate(layers):
-            channels, stride = 64 * 2**stage, 1 if stage == 0 else 2
-            setattr(self, f"layer{stage + 1}", make_stage(block, in_channels, channels, blocks, stride, "B", **options))
+        for number, blocks in enumerate(layers):
+            channels, stride = 64 * 2**number, 1 if number == 0 else 2
+            stage = make_stage(block, in_channels, channels, blocks, stride, "B", checkpoint, **options)
+            setattr(self, f"layer{number + 1}", stage)
             in_channels = channels * block.expansion
         self.avgpool = AdaptiveAvgPool2d((1, 1))
         self.fc = Linear(in_channels, num_classes)
@@ -70,11 +74,19 @@ class ResNet(Module):
 
 
 def make_stage(
-    block: Block, in_channels: int, channels: int, blocks: int, stride: int, shortcut: str, **options: Any
-) -> Sequential:
+    block: Block,
+    in_channels: int,
+    channels: int,
+    blocks: int,
+    stride: int,
+    shortcut: str,
+    checkpoint: bool = False,
+    **options: Any,
+) -> Stage:
     """Return ``blocks`` residual blocks; the first takes ``in_channels`` and strides. ``shortcut`` is the option."""
     out_channels = channels * block.expansion
-    stage = Sequential()
+    stage = Stage()
+    stage.checkpoint = checkpoint
     for index in range(blocks):
         source, step = (in_channels, stride) if index == 0 else (out_channels, 1)
         way = make_shortcut(shortcut, source, out_channels, step) if options.get("residual", True) else None

@@ -15,6 +15,7 @@ from minires.device import module_for
 from minires.models.cifar import CifarResNet
 from minires.nn import Module
 from minires.ops.conv2d import Conv2d, Conv2dInputGrad
+from minires.ops.conv2d_add_relu import Conv2dAddRelu
 from minires.ops.linear import Linear
 
 
@@ -133,7 +134,7 @@ class _Counter:
 
     def forward(self, function: Any, inputs: tuple, outputs: tuple, seconds: float) -> None:
         """Count one operation: every element on the side of the output channels costs one kernel's weights."""
-        if isinstance(function, Conv2d):
+        if isinstance(function, (Conv2d, Conv2dAddRelu)):
             macs = outputs[0].numel() * math.prod(inputs[1].shape[1:])
         elif isinstance(function, Conv2dInputGrad):  # a transposed convolution
             macs = inputs[0].numel() * math.prod(inputs[1].shape[1:])

@@ -47,6 +47,7 @@ class Module:
     Parameters, buffers and submodules are registered by assigning them as attributes.
     """
 
+    inference_only = False  # a layer that cannot be trained says so in its class
     training: bool
     _parameters: OrderedDict[str, Any]
     _buffers: OrderedDict[str, Any]
@@ -354,9 +355,18 @@ class Module:
         ------
         ValueError
             If ``mode`` is no bool.
+        RuntimeError
+            If there is a layer here or below that cannot be trained. No mode is changed then.
         """
         if not isinstance(mode, bool):
             raise ValueError(f"mode must be True (train) or False (evaluate), got {mode!r}")
+        for name, module in self.named_modules():
+            if mode and module.inference_only:
+                where = f"its {name}, a {type(module).__name__}," if name else "which"
+                raise RuntimeError(
+                    f"cannot train this {type(self).__name__}, {where} is for inference only: "
+                    "train the model that it was made from"
+                )
         for module in self.modules():
             module.training = mode
         return self

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from minires.autograd import Tensor
+from minires.autograd import Tensor, is_recomputing
 from minires.autograd.creation import DeviceLike, ones, tensor, zeros
 from minires.nn import functional as F
 from minires.nn.module import Module, Parameter
@@ -46,7 +46,7 @@ class _BatchNorm(Module):
             expected = " or ".join(f"{axes}-D" for axes in self._axes)
             raise ValueError(f"{type(self).__name__} needs a {expected} input, got shape {input.shape}")
         momentum = self.momentum
-        if self.training and self.track_running_stats:
+        if self.training and self.track_running_stats and not is_recomputing():
             self.num_batches_tracked.add_(1)
             if momentum is None:  # a plain average over all batches so far
                 momentum = 1.0 / self.num_batches_tracked.item()

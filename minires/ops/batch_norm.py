@@ -15,32 +15,12 @@ In training the mean and the variance depend on x as well: that is what the two 
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-
-from minires.autograd import Function, Tensor, is_grad_enabled
+from minires.autograd import Function, Tensor, is_grad_enabled, is_recomputing
 from minires.device import Array, array_module
 from minires.kernels import kernels_for
 from minires.ops.activation import relu
+from minires.ops.fusion import is_fused
 from minires.ops.where import where
-
-
-class _Fusion(threading.local):
-    enabled = True
-
-
-_fusion = _Fusion()
-
-
-@contextmanager
-def unfused() -> Iterator[None]:
-    """Run fused operations inside as the separate ones they stand for, with the same numbers, to look between them."""
-    before, _fusion.enabled = _fusion.enabled, False
-    try:
-        yield
-    finally:
-        _fusion.enabled = before
 
 
 class BatchNorm(Function):
@@ -120,6 +100,7 @@ def batch_norm(
     input : Tensor (N, C) or (N, C, ...)
     running_mean, running_var : Tensor (C,), optional. In training they are updated in place, as
         ``(1 - momentum) * running + momentum * batch`` with the unbiased batch variance; in evaluation they are used.
+        A checkpointed function that is run again for the backward pass leaves them alone: once is enough.
     weight, bias : Tensor (C,), optional
     training : whether to normalise by the statistics of the batch
     residual : Tensor of the shape of ``input``, optional
@@ -136,15 +117,15 @@ def batch_norm(
     """
     _check(input, running_mean, running_var, weight, bias, training, eps, residual, activation)
     if training:
-        function = BatchNorm(eps, activation if _fusion.enabled else None)
+        function = BatchNorm(eps, activation if is_fused() else None)
     else:
         assert running_mean is not None  # checked above
         assert running_var is not None
         # Copies: a training step between this forward pass and its backward changes the running statistics in place.
         mean, var = running_mean.array.copy(), running_var.array.copy()
-        function = BatchNorm(eps, activation if _fusion.enabled else None, mean, var)
-    out = function(input, weight, bias, residual if _fusion.enabled else None)
-    if training and running_mean is not None and running_var is not None:
+        function = BatchNorm(eps, activation if is_fused() else None, mean, var)
+    out = function(input, weight, bias, residual if is_fused() else None)
+    if training and running_mean is not None and running_var is not None and not is_recomputing():
         n = input.numel() // input.shape[1]
         if n == 0:  # an empty batch has no statistics: those of the batches before stand
             momentum, n = 0.0, 2
@@ -152,7 +133,7 @@ def batch_norm(
             array = running.detach().writable_array()
             array *= 1 - momentum
             array += momentum * batch
-    if _fusion.enabled:
+    if is_fused():
         return out
     if residual is not None:
         out = out + residual

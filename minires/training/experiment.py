@@ -30,6 +30,7 @@ class Experiment:
     channels : 3, or 1 for grey images
     image_size : height and width where images are cut to size
     seed : of the weights, the order of the images and their transforms
+    checkpoint : whether the model forgets what its blocks compute until the backward pass, to use less memory
     """
 
     data: str
@@ -39,6 +40,7 @@ class Experiment:
     channels: int = 3
     image_size: int = 32
     seed: int = 0
+    checkpoint: bool = False
 
     def build_model(self) -> Module:
         """Return the model with fresh weights, drawn from the seed.
@@ -49,7 +51,7 @@ class Experiment:
             If there is no such model, or it takes no images of this many channels.
         """
         manual_seed(self.seed)
-        return _build(self.model, len(self.classes), self.channels, self.data)
+        return _build(self.model, len(self.classes), self.channels, self.data, self.checkpoint)
 
     def train_transform(self) -> T.Compose:
         """Return the data set's usual augmentation, to a normalised Tensor."""
@@ -135,7 +137,7 @@ class Experiment:
 
 
 def plan(
-    data: str, root: str | Path | None, model: str, recipe: Recipe, seed: int = 0
+    data: str, root: str | Path | None, model: str, recipe: Recipe, seed: int = 0, checkpoint: bool = False
 ) -> tuple[Experiment, Module, Dataset, Dataset]:
     """Open a data set and build a model for it; return the experiment, the model, the training and the held-out set.
 
@@ -152,8 +154,8 @@ def plan(
     train_set: Any = open_dataset(data, root, train=True)
     classes = tuple(train_set.classes)
     manual_seed(seed)
-    net = _build(model, len(classes), info.channels, data)
-    experiment = Experiment(data, model, recipe, classes, info.channels, usual_image_size(net), seed)
+    net = _build(model, len(classes), info.channels, data, checkpoint)
+    experiment = Experiment(data, model, recipe, classes, info.channels, usual_image_size(net), seed, checkpoint)
     return experiment, net, *open_sets(experiment, root, train_set)
 
 
@@ -200,10 +202,10 @@ def _check_classes(experiment: Experiment, dataset: Any) -> None:
     raise DataError(f"the data have {len(dataset.classes)} classes, the model knows {len(experiment.classes)}")
 
 
-def _build(name: str, num_classes: int, channels: int, data: str) -> Module:
+def _build(name: str, num_classes: int, channels: int, data: str, checkpoint: bool) -> Module:
     options = {} if channels == 3 else {"in_channels": channels}
     try:
-        return get_model(name, num_classes=num_classes, **options)
+        return get_model(name, num_classes=num_classes, checkpoint=checkpoint, **options)
     except TypeError as error:
         if "in_channels" not in str(error):
             raise

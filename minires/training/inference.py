@@ -10,6 +10,7 @@ from minires.autograd import no_grad
 from minires.data import default_collate
 from minires.data.datasets.folder import load_image
 from minires.device import Device, as_device, module_for
+from minires.models.folding import fold_batch_norm
 from minires.nn import Module
 from minires.nn import functional as F
 from minires.training.checkpoint import Checkpoint
@@ -18,8 +19,13 @@ from minires.training.experiment import Experiment
 BATCH_SIZE = 64
 
 
-def load_model(path: str | os.PathLike[str], device: Device | str | None = None) -> tuple[Module, Experiment]:
+def load_model(
+    path: str | os.PathLike[str], device: Device | str | None = None, *, fold: bool = False
+) -> tuple[Module, Experiment]:
     """Return the model of a checkpoint, in eval mode on ``device``, and the experiment that trained it.
+
+    With ``fold``, batch norm is folded into the convolutions (see `minires.fold_batch_norm`): the model is faster,
+    gives the same outputs up to rounding, and cannot be trained.
 
     Raises
     ------
@@ -34,7 +40,8 @@ def load_model(path: str | os.PathLike[str], device: Device | str | None = None)
     experiment = Experiment.from_checkpoint(checkpoint)
     model = experiment.build_model()
     checkpoint.restore(model)
-    return model.to(target).eval(), experiment
+    model.to(target).eval()
+    return fold_batch_norm(model) if fold else model, experiment
 
 
 def classify(

@@ -1,9 +1,11 @@
 import warnings
 
+import torch
 import torch.nn.functional as F
 from op_table import Row, Sample, integers, normal
 
 from minires.ops.conv2d import conv2d
+from minires.ops.conv2d_add_relu import conv2d_add_relu
 from minires.ops.conv_transpose2d import conv_transpose2d
 from minires.ops.unfold import fold, unfold
 
@@ -13,6 +15,20 @@ def quiet_conv2d(*inputs, **options):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return F.conv2d(*inputs, **options)
+
+
+def separate_steps(*inputs, residual=None, activation=None, **options):
+    """What conv2d_add_relu stands for, in PyTorch's words."""
+    if inputs[0].ndim != 4 or len(inputs) < 3:
+        raise ValueError("PyTorch takes these; here nobody needs them")
+    out = F.conv2d(*inputs, **options)
+    if residual is not None:
+        if getattr(residual, "shape", None) != out.shape:
+            raise ValueError("PyTorch would broadcast this add; a residual add that does is a mistake")
+        out = out + residual
+    if activation not in (None, "relu"):
+        raise ValueError("unknown activation")
+    return torch.relu(out) if activation else out
 
 
 X, W, B = normal(2, 4, 6, 5), normal(6, 4, 3, 3), normal(6)
@@ -90,6 +106,25 @@ BAD_CONV2D = [
     Sample(X, integers(6, 4, 3, 3)),
     Sample(X, None),
     Sample(X, 2.0),
+]
+
+SUM = normal(2, 6, 4, 3)
+CONV2D_ADD_RELU = [
+    *[Sample(X, W, B, residual=residual, activation=act) for residual in (None, SUM) for act in (None, "relu")],
+    Sample(X, W, B, 2, 1, residual=normal(2, 6, 3, 3, layout="strided"), activation="relu"),
+    Sample(X, normal(6, 2, 3, 3), B, dilation=(1, 2), groups=2, activation="relu"),
+    Sample(X, W, B, padding="same", activation="relu"),
+    Sample(normal(0, 4, 6, 5), W, B, residual=normal(0, 6, 4, 3), activation="relu"),
+]
+BAD_CONV2D_ADD_RELU = [
+    Sample(X, W),
+    Sample(normal(4, 6, 5), W, B),
+    Sample(X, W, normal(5)),
+    Sample(X, W, B, residual=normal(2, 6, 4, 1)),
+    Sample(X, W, B, residual=2.0),
+    Sample(X, W, B, activation="tanh"),
+    Sample(X, W, B, groups=3),
+    Sample(X, W, integers(6)),
 ]
 
 T = normal(4, 3, 3, 2)  # (C, O, R, S): the other way round than W
@@ -192,6 +227,7 @@ BAD_FOLD = [
 
 ROWS = [
     Row("conv2d", conv2d, quiet_conv2d, CONV2D, BAD_CONV2D),
+    Row("conv2d_add_relu", conv2d_add_relu, separate_steps, CONV2D_ADD_RELU, BAD_CONV2D_ADD_RELU),
     Row("conv_transpose2d", conv_transpose2d, F.conv_transpose2d, CONV_TRANSPOSE2D, BAD_CONV_TRANSPOSE2D),
     Row("unfold", unfold, F.unfold, UNFOLD, BAD_UNFOLD),
     Row("fold", fold, F.fold, FOLD, BAD_FOLD),

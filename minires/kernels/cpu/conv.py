@@ -49,6 +49,8 @@ SPAN_BYTES = 1 << 19  # of input and output that one work item passes over, pane
 PANEL_BYTES = 1 << 15  # of filters that are multiplied with all blocks of a work item before the next: stay in L1
 WORK_ITEMS = 8  # at least, if there are so many panels: an even share for each thread
 CHUNK_PIXELS = 256  # depth of a block of a weight gradient: its operands stay in L1
+PANELS_AT_ONCE = 16  # of a weight gradient: their chunks of dy stay in L2 while the rows of x pass by
+PANELS_WORTH_PACKING = 4  # so many that copying the rows of x pays: from apart, they fall on the same sets of L1
 PRIVATE_BYTES = 1 << 20  # a weight gradient up to this size is summed by each thread on its own
 
 
@@ -315,34 +317,53 @@ def _add_products(
     chunks, panels = (pixels + size - 1) // size, (columns + width - 1) // width
     one_vector = width * dw.itemsize == VECTOR_BYTES
     offsets, flat = offsets.reshape(-1), dw.reshape(-1)
-    packed = np.zeros((size, width), dw.dtype)
-    part = np.empty(ROWS * width, dw.dtype)
+    packed, part = np.zeros(PANELS_AT_ONCE * size * width, dw.dtype), np.empty(ROWS * width, dw.dtype)
+    packed_x, packed_rows = np.zeros(size * ROWS, x.dtype), (np.arange(size) * ROWS).astype(np.int32)
     for chunk in range(first_chunk, last_chunk):
         tile, first = chunk // chunks, chunk % chunks * size
         count = min(size, pixels - first)
-        for index in range(first_panel, last_panel):
-            group, column = index // panels, index // panels * columns + index % panels * width
-            wanted = min(width, columns - index % panels * width)
-            for k in range(count):
-                row = dy[tile * pixels + first + k, column:]
-                for j in range(0, wanted - 7, 8):  # eight at a time are a vector or two
-                    for i in range(8):
-                        packed[k, j + i] = row[j + i]
-                for j in range(wanted // 8 * 8, wanted):
-                    packed[k, j] = row[j]
+        begin = first_panel
+        while begin < last_panel:
+            group = begin // panels
+            end = min(begin + PANELS_AT_ONCE, last_panel, (group + 1) * panels)
+            for index in range(begin, end):
+                column, wanted = _columns(index, panels, columns, width)
+                for k in range(count):
+                    row = dy[tile * pixels + first + k, column:]
+                    to = ((index - begin) * size + k) * width
+                    for j in range(0, wanted - 7, 8):  # eight at a time are a vector or two
+                        for i in range(8):
+                            packed[to + j + i] = row[j + i]
+                    for j in range(wanted // 8 * 8, wanted):
+                        packed[to + j] = row[j]
             for tap in range(taps):
                 for row in range(0, depth, ROWS):
                     top = max(0, min(row, depth - ROWS))  # the last block begins early, so as not to read beyond
-                    whole = wanted == width and top == row and row + ROWS <= depth
-                    c0 = (tap * depth + row) * o + column
-                    x0, s0 = tile * x_tile + group * depth + top, tap * pixels + first
-                    c, c_start, c_stride = (flat, c0, o) if whole else (part, 0, width)
-                    part[:] = 0
-                    if one_vector:
-                        multiply_depth_1(x, x0, zeros, offsets, s0, packed, 0, c, c_start, c_stride, count)
-                    else:
-                        multiply_depth_2(x, x0, zeros, offsets, s0, packed, 0, c, c_start, c_stride, count)
-                    if not whole:
-                        for i in range(row, min(row + ROWS, depth)):
-                            for j in range(wanted):
-                                dw[tap, i, column + j] += part[(i - top) * width + j]
+                    a, a0, sources, s0 = x, tile * x_tile + group * depth + top, offsets, tap * pixels + first
+                    if end - begin >= PANELS_WORTH_PACKING:
+                        for k in range(count):
+                            for i in range(ROWS):
+                                packed_x[k * ROWS + i] = x[a0 + offsets[s0 + k] + i] if offsets[s0 + k] >= 0 else 0
+                        a, a0, sources, s0 = packed_x, 0, packed_rows, 0
+                    for index in range(begin, end):
+                        column, wanted = _columns(index, panels, columns, width)
+                        whole = wanted == width and top == row and row + ROWS <= depth
+                        c0, b0 = (tap * depth + row) * o + column, (index - begin) * size * width
+                        c, c_start, c_stride = (flat, c0, o) if whole else (part, 0, width)
+                        part[:] = 0
+                        if one_vector:
+                            multiply_depth_1(a, a0, zeros, sources, s0, packed, b0, c, c_start, c_stride, count)
+                        else:
+                            multiply_depth_2(a, a0, zeros, sources, s0, packed, b0, c, c_start, c_stride, count)
+                        if not whole:
+                            for i in range(row, min(row + ROWS, depth)):
+                                for j in range(wanted):
+                                    dw[tap, i, column + j] += part[(i - top) * width + j]
+            begin = end
+
+
+@kernel
+def _columns(index, panels, columns, width):
+    """The first column of a panel, counted through groups of ``columns``, and how many of its columns there are."""
+    first = index % panels * width
+    return index // panels * columns + first, min(width, columns - first)
