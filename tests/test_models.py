@@ -9,7 +9,7 @@ from torch.overrides import TorchFunctionMode
 from torch_twins import IMAGENET, randomized, twin
 
 import minires
-from minires import models
+from minires import conv_algorithm, models
 from minires.autograd import Tensor
 from minires.nn import functional as F
 
@@ -144,6 +144,18 @@ def test_float32_gradients_equal_float64_to_its_precision(name):
     for what, mine, torchs in all_results(ours, theirs, image, np.array([3]), np.float32):
         error = relative_error(mine, torchs)
         assert error <= 1e-4, f"{what}: relative error {error:.1e}"
+
+
+@pytest.mark.parametrize("algorithm", ["im2col", "winograd"])
+@pytest.mark.parametrize(("name", "pixels"), [("resnet18", 64), ("resnet20", 32)])
+def test_either_algorithm_gives_float32_gradients_near_those_of_float64(name, pixels, algorithm):
+    ours, theirs = pair(name, {}, {}, np.float32)
+    ours.eval(), theirs.eval()
+    image = image_far_from_kinks(theirs, pixels)
+    with conv_algorithm(algorithm):
+        for what, mine, torchs in all_results(ours, theirs, image, np.array([3]), np.float32):
+            error = relative_error(mine, torchs)
+            assert error <= 1e-3, f"{what}: relative error {error:.1e}"
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet34", "resnet20", "plain20"])
