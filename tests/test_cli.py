@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import os
 import signal
@@ -25,7 +26,7 @@ from minires.cli.progress import duration
 from minires.data import available
 from minires.device import cuda_is_available
 from minires.models import list_models
-from minires.training import Checkpoint
+from minires.training import Checkpoint, Experiment
 from minires.training.log import LOG_FORMATS
 from minires.training.recipe import RECIPES
 
@@ -142,6 +143,17 @@ def test_a_resumed_run_ends_where_the_uninterrupted_one_does(run, pictures, tmp_
     for name, value in theirs.model.items():
         np.testing.assert_array_equal(ours.model[name].numpy(), value.numpy(), err_msg=name)
     assert len((tmp_path / "log.csv").read_text().splitlines()) == 3
+
+
+def test_gradient_checkpointing_gives_the_same_weights_and_is_kept(run, pictures, tmp_path):
+    train(pictures, tmp_path, "--checkpoint")
+    ours, plain = (Checkpoint.load(folder / "last.safetensors") for folder in (tmp_path, run[0]))
+    for name, value in plain.model.items():
+        np.testing.assert_array_equal(ours.model[name].numpy(), value.numpy(), err_msg=name)
+    older = {name: value for name, value in plain.description.items() if name != "checkpoint"}
+    for saved, expected in ((ours, True), (plain, False), (dataclasses.replace(plain, description=older), False)):
+        experiment = Experiment.from_checkpoint(saved)
+        assert (experiment.checkpoint, experiment.build_model().layer1.checkpoint) == (expected, expected)
 
 
 def test_resuming_a_finished_run(run, pictures):
@@ -369,6 +381,7 @@ def test_wrong_arguments_say_what_would_be_right(arguments, words):
         (["eval", "/nowhere/x.safetensors"], "no such file"),
         (["train", "--resume", "/nowhere/x.safetensors"], "no such file"),
         (["train", "--resume", "x", "--model", "resnet20", "--lr", "1"], "--model, --lr: a resumed run keeps its own"),
+        (["train", "--resume", "x", "--checkpoint"], "--checkpoint: a resumed run keeps its own"),
         (["data", "cifar10"], "--root"),
         (["data", "cifar10", "--root", "/nowhere"], None),
     ],
