@@ -35,8 +35,9 @@ def checkpoint(
 
     Parameters
     ----------
-    function : returns a Tensor, or a tuple or list whose Tensors come back with a gradient and the rest as it is. It
-        must do the same both times: read no global that changes, and change nothing but what `is_recomputing` guards.
+    function : returns a Tensor, or a tuple or list whose Tensors come back with a gradient (all of floating-point
+        numbers) and the rest as it is. It must do the same both times: read no global that changes, and change nothing
+        but what `is_recomputing` guards. The first time it runs under `no_grad`.
     preserve_rng_state : repeat the random numbers in the second run, so that dropout drops the same elements.
     use_reentrant : PyTorch's choice of two ways; here there is one, and it does what both can do.
 
@@ -51,9 +52,11 @@ def checkpoint(
     --------
     >>> y = checkpoint(net.layer1, x)
     """
+    # Taken under no_grad too: taking them can change a GPU's generator, and so must happen in both runs of a function
+    # that calls this one.
+    states = random_states() if preserve_rng_state else None
     if not is_grad_enabled():
         return function(*args, **options)
-    states = random_states() if preserve_rng_state else None
     outside = _Outside()
     with no_grad(), _crossing(outside):
         result = function(*args, **options)
