@@ -14,6 +14,7 @@ from minires.cli.predict import predict
 from minires.cli.summary import summary
 from minires.cli.train import train
 from minires.cli.verify import verify
+from minires.cli.warmup import warmup
 from minires.version import __version__
 
 app = typer.Typer(
@@ -30,6 +31,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "summary": summary,
     "verify": verify,
     "data": data,
+    "warmup": warmup,
 }
 for name, command in _COMMANDS.items():
     app.command(name)(one_line_errors(command))

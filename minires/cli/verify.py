@@ -34,6 +34,7 @@ def verify(
     from rich.console import Console
     from rich.table import Table
 
+    from minires.cli.compiling import announce_compilation
     from minires.device import manual_seed
     from minires.models import get_model
     from minires.models.summary import usual_image_size
@@ -45,7 +46,8 @@ def verify(
     rng = np.random.default_rng(seed)
     images, labels = rng.standard_normal((batch_size, 3, size, size)), rng.integers(0, 10, batch_size)
     against_torch = importlib.util.find_spec("torch") is not None if torch is None else torch
-    checks = verify_model(net, images, labels, against_torch, seed)
+    with announce_compilation(lambda line: typer.echo(line, err=True)):
+        checks = verify_model(net, images, labels, against_torch, seed)
 
     table = Table(title=f"{model}: relative errors of gradients, the worst first", title_justify="left")
     table.add_column("parameter", no_wrap=True)

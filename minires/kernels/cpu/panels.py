@@ -27,6 +27,7 @@ def pack_filters(filters: Array, taps: Array, groups: int, transposed: bool = Fa
     width = panel_width(columns, filters.dtype)
     packed = empty((groups, -(-columns // width), len(taps) * depth, width), filters.dtype)
     items = len(packed) * packed.shape[1] * len(taps)
+    taps = np.ascontiguousarray(taps)
     launch(_pack_panels, items, packed.size, filters, taps, transposed, depth, columns, packed)
     return packed
 

@@ -1,0 +1,118 @@
+"""Compiling ahead: small cases that bring every kernel into memory, and with that onto the disk.
+
+A kernel is compiled for the types it is called with. So that these are the ones that training meets, each case goes
+through the public functions, as ops do.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numba.core.dispatcher import Dispatcher
+
+from minires.kernels import cpu
+from minires.kernels.algorithm import conv_algorithm
+from minires.kernels.cpu import launch
+from minires.kernels.geometry import Conv2dGeometry, Pool2dGeometry
+
+PADDED = ((1, 1), (1, 1))
+GEOMETRIES = {
+    "convolution": Conv2dGeometry((2, 16, 8, 8), (32, 16, 3, 3), (2, 2), PADDED),
+    "convolution of few channels": Conv2dGeometry((2, 3, 8, 8), (16, 3, 3, 3), (1, 1), PADDED),
+    "grouped convolution": Conv2dGeometry((2, 16, 8, 8), (16, 4, 3, 3), (1, 1), PADDED, groups=4),
+    "depthwise convolution": Conv2dGeometry((2, 16, 8, 8), (16, 1, 3, 3), (1, 1), PADDED, groups=16),
+    "convolution by Winograd": Conv2dGeometry((2, 32, 8, 8), (32, 32, 3, 3), (1, 1), PADDED),
+}
+
+
+@dataclass(frozen=True)
+class State:
+    """What there is of compiled kernels: how many, how many of them this process has compiled, and where they lie."""
+
+    kernels: int
+    compiled: int
+    folder: str
+
+
+def warm_up(dtype: Any) -> Iterator[str]:
+    """Compile every kernel for ``dtype``, or load it from the disk; yield what comes next before each step."""
+    for name, step in steps(dtype).items():
+        yield name
+        step()
+
+
+def state() -> State:
+    """Return what this process has of compiled kernels."""
+    found = kernels()
+    compiled = sum(bool(kernel.stats.cache_misses) for kernel in found)
+    folders = [kernel.stats.cache_path for kernel in found if kernel.stats.cache_path]
+    return State(len(found), compiled, os.path.commonpath(folders))
+
+
+def kernels() -> list[Dispatcher]:
+    """Return all kernels, compiled or not."""
+    modules = [module for name, module in sys.modules.items() if name.startswith("minires.kernels.cpu.")]
+    values = {id(value): value for module in modules for value in vars(module).values()}
+    return [value for value in values.values() if isinstance(value, Dispatcher)]
+
+
+def steps(dtype: Any) -> dict[str, Callable[[], None]]:
+    """Return what has to run for every kernel to be compiled, by what it is for."""
+    dtype = np.dtype(dtype)
+    convolutions = {name: _convolution(geometry, dtype) for name, geometry in GEOMETRIES.items()}
+    return {
+        **convolutions,
+        "batch norm": lambda: _batch_norm(dtype),
+        "pooling": lambda: _pooling(dtype),
+        "elementwise": lambda: _elementwise(dtype),
+        "threads": _threads,
+    }
+
+
+def _convolution(geometry: Conv2dGeometry, dtype: np.dtype) -> Callable[[], None]:
+    def run() -> None:
+        x, w = np.zeros(geometry.input_shape, dtype), np.zeros(geometry.weight_shape, dtype)
+        bias = np.zeros(len(w), dtype)
+        with conv_algorithm("winograd"):
+            y = cpu.conv2d(x, w, geometry)
+            cpu.conv2d_input_grad(y, w, geometry)
+            cpu.conv2d_weight_grad(x, y, geometry)
+            cpu.conv2d_add_relu(x, w, bias, y, True, geometry)
+
+    return run
+
+
+def _batch_norm(dtype: np.dtype) -> None:
+    x = np.zeros((2, 16, 8, 8), dtype)
+    mean, var = cpu.batch_norm_statistics(x)
+    y = cpu.batch_norm(x, mean, var, var, mean, x, True)
+    cpu.batch_norm_grad(y, x, y, mean, var, var, True, True)
+
+
+def _pooling(dtype: np.dtype) -> None:
+    x = np.zeros((2, 16, 8, 8), dtype)
+    geometry = Pool2dGeometry(x.shape, (2, 2), (2, 2), (0, 0), (1, 1), (4, 4))
+    y, indices = cpu.max_pool2d(x, geometry)
+    cpu.max_pool2d_input_grad(y, indices, x.shape)
+    cpu.adaptive_max_pool2d(x, (1, 1))
+    cpu.sum_pool2d_input_grad(cpu.sum_pool2d(x, geometry), geometry)
+    cpu.adaptive_avg_pool2d_input_grad(cpu.adaptive_avg_pool2d(x, (1, 1)), x.shape)
+
+
+def _elementwise(dtype: np.dtype) -> None:
+    x = np.zeros(launch.SERIAL_WORK, dtype)  # less is left to NumPy
+    cpu.add(x, x)
+    cpu.relu_grad(x, cpu.relu(x))
+    cpu.erf(x)
+
+
+def _threads() -> None:
+    """What helpers wait in: a job that is there already."""
+    board = np.zeros(2 * launch.POSTED, np.int64)
+    launch._watch(board, launch.DONE, 0, launch.WATCH)
+    launch._report_and_watch(board, launch.DONE, 1, launch.POSTED, launch.WATCH)
