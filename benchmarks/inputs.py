@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-LEARNING_RATE, MOMENTUM, WEIGHT_DECAY = 0.01, 0.9, 1e-4
+LEARNING_RATE, MOMENTUM, WEIGHT_DECAY = 1e-3, 0.9, 1e-4
 CHECKED_STEPS = 3  # the losses of the later ones depend on the gradients and the optimizer
 
 

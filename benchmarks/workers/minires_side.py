@@ -62,8 +62,16 @@ class Minires:
 
 def training(model: str, batch: int, size: int, weights: str) -> Problem:
     """Forward, cross entropy, backward and an SGD step."""
-    _, _, step = _training_step(model, batch, size, weights)
-    return Problem(step, lambda: {"losses": [step().item() for _ in range(CHECKED_STEPS)]})
+    _, optimizer, step = _training_step(model, batch, size, weights)
+
+    def check() -> dict[str, list[float]]:
+        losses = [step().item() for _ in range(CHECKED_STEPS)]
+        # Timed steps do the same work without moving: a single batch is soon learnt by heart, and its gradients would
+        # vanish into denormal numbers, which are slow.
+        optimizer.param_groups[0]["lr"] = 0.0
+        return {"losses": losses}
+
+    return Problem(step, check)
 
 
 def inference(model: str, batch: int, size: int, weights: str) -> Problem:
