@@ -1,0 +1,112 @@
+"""Computation graphs: nodes, shapes and gradient norms of nets known on paper, as Mermaid and as SVG."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+
+import pytest
+from study_nets import Scaling, labels, matrix_layer, rows, total
+
+import minires
+from minires import nn
+from minires.models import CifarResNet
+from minires.study import StudyError, computation_graph
+
+
+def test_the_graph_of_a_linear_residual_block():
+    """y = x + w x summed: 1 comes back along the shortcut, w along the branch."""
+    graph = computation_graph(Scaling(-0.5), rows([1.0]), labels(0), total)
+    assert [(node.label, node.kind) for node in graph.nodes] == [
+        ("images", "input"),
+        ("Mul", "operation"),
+        ("Add", "operation"),
+        ("output", "output"),
+    ]
+    arrows = {(graph.nodes[a.source].label, graph.nodes[a.target].label): a for a in graph.arrows}
+    assert {names: arrow.gradient_norm for names, arrow in arrows.items()} == {
+        ("images", "Mul"): 0.5,
+        ("images", "Add"): 1,
+        ("Mul", "Add"): 1,
+        ("Add", "output"): 1,
+    }
+    assert {arrow.shape for arrow in graph.arrows} == {(1, 1)}
+
+
+def test_inside_one_block_of_a_net():
+    net = nn.Sequential(Scaling(1.0), Scaling(2.0))
+    graph = computation_graph(net, rows([1.0]), labels(0), total, within="0")
+    norms = {(graph.nodes[a.source].label, graph.nodes[a.target].label): a.gradient_norm for a in graph.arrows}
+    assert norms == {("images", "Mul"): 3, ("images", "Add"): 3, ("Mul", "Add"): 3, ("Add", "output"): 3}
+    graph = computation_graph(net, rows([1.0]), labels(0), total, within="1")
+    assert graph.nodes[0].label == "input"
+
+
+def test_modules_as_nodes():
+    graph = computation_graph(CifarResNet(8), minires.randn(2, 3, 8, 8), labels(0, 1), level=2)
+    names = [node.label for node in graph.nodes]
+    assert [name for name in names if name.startswith("layer")] == [
+        "layer1.0: BasicBlock",
+        "layer2.0: BasicBlock",
+        "layer3.0: BasicBlock",
+    ]
+    into = [arrow for arrow in graph.arrows if graph.nodes[arrow.target].label == "layer2.0: BasicBlock"]
+    (arrow,) = into  # both ways into the block are one arrow, and its gradient is their sum
+    assert arrow.shape == (2, 16, 8, 8)
+    x = minires.randn(2, 3, 8, 8)
+    net = CifarResNet(8)
+    graph = computation_graph(net, x, labels(0, 1), level=2)
+    (arrow,) = [arrow for arrow in graph.arrows if graph.nodes[arrow.target].label == "layer2.0: BasicBlock"]
+    seen = []
+    net.layer2.register_forward_pre_hook(
+        lambda module, inputs: inputs[0].register_hook(lambda g: seen.append(g.norm().item())) and None
+    )
+    nn.functional.cross_entropy(net(x), labels(0, 1)).backward()
+    assert arrow.gradient_norm == pytest.approx(seen[0], rel=1e-5)
+
+
+def test_without_labels_there_are_shapes_only():
+    graph = computation_graph(nn.Sequential(matrix_layer([[1.0, 2.0]])), rows([1.0, 2.0]))
+    assert [arrow.gradient_norm for arrow in graph.arrows] == [None, None]
+    assert graph.nodes[1].label == "Linear 1 x 2"
+    assert graph.rows()[1]["shape"] == "1x1"
+
+
+def test_mermaid():
+    graph = computation_graph(Scaling(-0.5), rows([1.0]), labels(0), total)
+    assert graph.mermaid().splitlines() == [
+        "flowchart TD",
+        '    n0(["images"])',
+        '    n1["Mul"]',
+        '    n2["Add"]',
+        '    n3(["output"])',
+        '    n0 -->|"1 x 1, grad 0.5"| n1',
+        '    n0 -->|"1 x 1, grad 1"| n2',
+        '    n1 -->|"1 x 1, grad 1"| n2',
+        '    n2 -->|"1 x 1, grad 1"| n3',
+    ]
+
+
+def test_svg_is_well_formed_and_nothing_overlaps():
+    graph = computation_graph(CifarResNet(14), minires.randn(2, 3, 8, 8), labels(0, 1))
+    root = ET.fromstring(graph.svg())
+    left, top, width, height = map(float, root.get("viewBox").split())
+    boxes = [
+        tuple(float(rect.get(name)) for name in ("x", "y", "width", "height"))
+        for rect in root.iter("{http://www.w3.org/2000/svg}rect")
+    ]
+    assert len(boxes) == len(graph.nodes)
+    for i, (x, y, w, h) in enumerate(boxes):
+        assert left <= x
+        assert x + w <= left + width
+        assert top <= y
+        assert y + h <= top + height
+        for other in boxes[i + 1 :]:
+            apart = x + w <= other[0] or other[0] + other[2] <= x or y + h <= other[1] or other[1] + other[3] <= y
+            assert apart
+
+
+def test_a_module_that_did_not_run():
+    with pytest.raises(StudyError, match="nothing ran in a module 'head'"):
+        computation_graph(nn.Sequential(nn.ReLU()), rows([1.0]), within="head")
+    with pytest.raises(StudyError, match="level must be at least 1"):
+        computation_graph(nn.Sequential(nn.ReLU()), rows([1.0]), level=0)
