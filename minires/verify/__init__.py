@@ -1,6 +1,22 @@
-"""Verifying gradients: of a function element by element, of a whole net by its parameters, and against PyTorch."""
+"""Verifying gradients: of a function, of plain NumPy code, of a whole net by its parameters, and against PyTorch."""
 
-from minires.verify.gradcheck import GradcheckError, gradcheck
+from minires.verify.gradcheck import gradcheck, gradcheck_numpy, gradgradcheck
 from minires.verify.model import GradientCheck, verify_model
+from minires.verify.result import Block, Diagnosis, Entry, GradcheckError, Result
+from minires.verify.subject import SideEffectError
+from minires.verify.verdict import Verdict
 
-__all__ = ["GradcheckError", "GradientCheck", "gradcheck", "verify_model"]
+__all__ = [
+    "Block",
+    "Diagnosis",
+    "Entry",
+    "GradcheckError",
+    "GradientCheck",
+    "Result",
+    "SideEffectError",
+    "Verdict",
+    "gradcheck",
+    "gradcheck_numpy",
+    "gradgradcheck",
+    "verify_model",
+]

@@ -1,125 +1,267 @@
-"""Checking a gradient against finite differences: (f(x + h) - f(x - h)) / 2h for each element, in float64."""
+"""gradcheck, gradgradcheck and gradcheck_numpy: what users call, and what they refuse before any comparison."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import replace
+from typing import Any, Literal
 
 import numpy as np
 
 from minires.autograd import Tensor, grad
-from minires.device import array_module
+from minires.device import to_device
+from minires.verify.directions import check_directions
+from minires.verify.jacobian import FullCheck
+from minires.verify.pairs import PairSubject
+from minires.verify.result import GradcheckError, Result
+from minires.verify.subject import Subject
+from minires.verify.tensors import TensorSubject, check_own_dtype
+from minires.verify.verdict import Tolerance, Verdict
 
-
-class GradcheckError(RuntimeError):
-    """A gradient and the finite differences disagree; the message gives the worst element."""
+Mode = Literal["full", "directions"]
 
 
 def gradcheck(
     fn: Callable[..., Any],
     inputs: Tensor | Sequence[Any],
-    eps: float = 1e-6,
-    atol: float = 1e-5,
-    rtol: float = 1e-3,
+    eps: float | None = None,
+    atol: float | None = None,
+    rtol: float = 1e-6,
     raise_exception: bool = True,
-) -> bool:
-    """Tell whether the gradients of ``fn(*inputs)`` agree with central differences, as ``torch.autograd.gradcheck``.
+    *,
+    mode: Mode = "full",
+    directions: int = 3,
+    allow_unused: bool = False,
+    seed: int = 0,
+) -> Result:
+    """Compare the gradients of ``fn(*inputs)`` with derivatives computed from its values alone.
 
-    Every element of every input that requires a gradient is moved by ``eps`` both ways, and each output watched: the
-    whole Jacobian is compared. ``fn`` must be deterministic, and smooth at ``inputs``.
+    The call is that of ``torch.autograd.gradcheck``. The numerical side runs in float64, with steps chosen for every
+    element and an uncertainty for what comes out (see `differences`); at a kink the inputs are nudged and the result
+    says how often. float32 inputs are checked twice: all of it in float64, and the float32 gradient against that.
 
     Parameters
     ----------
-    fn : takes the inputs, returns a Tensor or a tuple of Tensors
-    inputs : Tensors in float64 (and anything else, passed on as it is)
-    eps : how far each element is moved
-    atol, rtol : the analytical value a and the numerical n agree when |a - n| <= atol + rtol * |n|
-    raise_exception : raise instead of returning False
+    fn : takes the inputs, returns a Tensor or a tuple of Tensors. Must do the same at every call.
+    inputs : Tensors in float32 or float64, and anything else, passed on as it is
+    eps : the largest step to try; by default about 1/40 of the size of each element
+    atol, rtol : values apart by ``atol + rtol * |larger|`` count as equal, beside the uncertainty of the numerical one.
+        By default atol is 1e-10, or less for a function whose values are small.
+    raise_exception : raise unless every derivative is equal; else the result is returned whatever it says
+    mode : "full" compares every element of the Jacobian; "directions" compares ``directions`` random directions of
+        every input for every output, in time that hardly depends on their sizes
+    allow_unused : accept an input that has no influence on any output
+    seed : of directions and nudges
+
+    Returns
+    -------
+    Result : true only if all is equal; see `minires.verify.Result`.
 
     Raises
     ------
     ValueError
-        If no input requires a gradient, one that does is not float64, or no output depends on the inputs.
+        If there is nothing to check, or it cannot be checked: no input requires a gradient or one is of another dtype,
+        the function returns no Tensor or none that depends on the inputs, changes an input, or is not finite there.
     GradcheckError
-        If a derivative disagrees.
+        If the verdict is not equal.
+
+    Examples
+    --------
+    >>> x = minires.randn(4, 3, requires_grad=True)
+    >>> bool(gradcheck(minires.softmax, (x, 1)))
+    True
     """
     inputs = (inputs,) if isinstance(inputs, Tensor) else tuple(inputs)
-    watched = [i for i, x in enumerate(inputs) if isinstance(x, Tensor) and x.requires_grad]
-    if not watched:
-        raise ValueError("gradcheck: no input requires a gradient: make one with requires_grad=True")
-    for i in watched:
-        if inputs[i].dtype != np.float64:
-            raise ValueError(
-                f"gradcheck: input {i} is {inputs[i].dtype}, whose rounding would drown the differences: use .double()"
-            )
-    outputs = _outputs(fn, inputs)
-    if not any(output.requires_grad for output in outputs):
+    subject = TensorSubject("gradcheck", fn, inputs)
+    if not subject.connected:
         raise ValueError("gradcheck: no output depends on the inputs through the graph")
-    for index, output in enumerate(outputs):
-        for i in watched:
-            analytical = _analytical_jacobian(output, inputs[i])
-            numerical = _numerical_jacobian(fn, inputs, i, index, eps)
-            difference = np.abs(analytical - numerical)
-            wrong = ~(difference <= atol + rtol * np.abs(numerical))  # NaN is wrong too
-            if not wrong.any():
-                continue
-            if not raise_exception:
-                return False
-            worst = np.unravel_index(np.where(wrong, np.nan_to_num(difference, nan=np.inf), -1).argmax(), wrong.shape)
-            at_output = np.unravel_index(worst[0], output.shape) if output.ndim else ()
-            at_input = np.unravel_index(worst[1], inputs[i].shape) if inputs[i].ndim else ()
-            raise GradcheckError(
-                f"the derivative of output {index}{_at(at_output)} by input {i}{_at(at_input)} is "
-                f"{analytical[worst]:.8g}, finite differences give {numerical[worst]:.8g}; "
-                f"{int(wrong.sum())} of {wrong.size} derivatives disagree"
-            )
-    return True
+    tolerance = _tolerance(rtol, atol)
+    result = check(subject, "gradcheck", tolerance, mode, directions, eps, seed)
+    if not result.failure and any(isinstance(x, Tensor) and x.dtype == np.float32 and x.requires_grad for x in inputs):
+        result = check_own_dtype(result, fn, inputs, seed)
+    return _concluded(result, subject, allow_unused, raise_exception)
 
 
-def _at(index: tuple) -> str:
-    return f"[{', '.join(str(int(i)) for i in index)}]" if index else ""
+def gradgradcheck(
+    fn: Callable[..., Any],
+    inputs: Tensor | Sequence[Any],
+    grad_outputs: Tensor | Sequence[Tensor] | None = None,
+    eps: float | None = None,
+    atol: float | None = None,
+    rtol: float = 1e-6,
+    raise_exception: bool = True,
+    *,
+    mode: Mode = "full",
+    directions: int = 3,
+    seed: int = 0,
+) -> Result:
+    """Compare second derivatives: `gradcheck` of the gradients of ``fn``, as ``torch.autograd.gradgradcheck`` does.
+
+    The function checked takes the inputs and the gradients of the outputs, and returns the gradients of the inputs. Of
+    second derivatives that vanish nothing is said: an input that has no influence on a gradient is equal.
+
+    Parameters
+    ----------
+    grad_outputs : the gradients of the outputs; random by default
+    others : see `gradcheck`
+
+    Raises
+    ------
+    ValueError, GradcheckError
+        As `gradcheck`.
+    """
+    inputs = (inputs,) if isinstance(inputs, Tensor) else tuple(inputs)
+    first = TensorSubject("gradgradcheck", fn, inputs)
+    if not first.connected:
+        raise ValueError("gradgradcheck: no output depends on the inputs through the graph")
+    if grad_outputs is None:
+        rng = np.random.default_rng(seed)
+        device = inputs[first.positions[0]].device
+        arrays = [np.asarray(rng.standard_normal(y.shape)) for y in first.outputs]
+        cotangents = tuple(Tensor(to_device(array, device), requires_grad=True) for array in arrays)
+    else:
+        cotangents = (grad_outputs,) if isinstance(grad_outputs, Tensor) else tuple(grad_outputs)
+    count = len(inputs)
+
+    def gradients(*arguments: Any) -> tuple[Tensor, ...]:
+        outputs = first.outputs_of(arguments[:count])
+        varying = [pair for pair in zip(outputs, arguments[count:], strict=True) if pair[0].requires_grad]
+        leaves = [arguments[i] for i in first.positions]
+        ends, directions = zip(*varying, strict=True)
+        found = grad(ends, leaves, directions, create_graph=True, allow_unused=True, materialize_grads=True)
+        return tuple(g for g in found if g is not None)
+
+    subject = TensorSubject("gradgradcheck", gradients, (*inputs, *cotangents))
+    result = check(subject, "gradgradcheck", _tolerance(rtol, atol), mode, directions, eps, seed)
+    return _concluded(result, subject, allow_unused=True, raise_exception=raise_exception)
 
 
-def _outputs(fn: Callable[..., Any], inputs: tuple) -> tuple[Tensor, ...]:
-    result = fn(*inputs)
-    outputs = (result,) if isinstance(result, Tensor) else tuple(result or ())
-    if not outputs or not all(isinstance(output, Tensor) for output in outputs):
-        raise ValueError(f"gradcheck: the function must return Tensors, it returned {type(result).__name__}")
-    return tuple(output for output in outputs if output.is_floating_point())
+def gradcheck_numpy(
+    fn: Callable[..., Any],
+    vjp: Callable[..., Any],
+    inputs: np.ndarray | Sequence[np.ndarray],
+    eps: float | None = None,
+    atol: float | None = None,
+    rtol: float = 1e-6,
+    raise_exception: bool = True,
+    *,
+    mode: Mode = "full",
+    directions: int = 3,
+    allow_unused: bool = False,
+    seed: int = 0,
+) -> Result:
+    """Compare a backward pass written by hand on NumPy arrays with derivatives computed from the forward pass alone.
+
+    Parameters
+    ----------
+    fn : takes the arrays, returns an array (or number) or a tuple of arrays
+    vjp : ``vjp(inputs, grad_outputs)`` takes the tuple of inputs and the gradient of the output (a tuple of them if fn
+        returns a tuple), and returns the gradient of the input (a tuple of them if there are several); None for an
+        input means that it has no gradient
+    inputs : float64 arrays, one or several
+    others : see `gradcheck`
+
+    Returns
+    -------
+    Result : true only if all is equal.
+
+    Raises
+    ------
+    ValueError
+        If an input is not float64, a value is not finite, or something returned has another shape than it must.
+    GradcheckError
+        If the verdict is not equal.
+
+    Examples
+    --------
+    >>> bool(gradcheck_numpy(np.tanh, lambda inputs, dy: dy * (1 - np.tanh(inputs[0]) ** 2), np.ones(3)))
+    True
+    """
+    subject = PairSubject(fn, vjp, inputs)
+    result = check(subject, "gradcheck_numpy", _tolerance(rtol, atol), mode, directions, eps, seed)
+    return _concluded(result, subject, allow_unused, raise_exception)
 
 
-def _analytical_jacobian(output: Tensor, x: Tensor) -> np.ndarray:
-    """(output elements, input elements), one backward pass a row."""
-    rows = np.zeros((output.numel(), x.numel()))
-    if not output.requires_grad:
-        return rows
-    xp = array_module(output.array)
-    for row in range(output.numel()):
-        direction = xp.zeros(output.numel(), output.dtype)
-        direction[row] = 1
-        (gradient,) = grad(
-            output, x, Tensor(direction.reshape(output.shape)), retain_graph=True, materialize_grads=True
+def check(
+    subject: Subject,
+    caller: str,
+    tolerance: Tolerance,
+    mode: Mode,
+    directions: int,
+    eps: float | None,
+    seed: int,
+) -> Result:
+    """Check a subject in the chosen mode.
+
+    Raises
+    ------
+    ValueError
+        If the function is not finite at the point, or the mode is unknown.
+    """
+    if mode not in ("full", "directions"):
+        raise ValueError(f'{caller}: mode must be "full" or "directions", got {mode!r}')
+    begin = time.perf_counter()
+    with np.errstate(all="ignore"):  # steps may leave the domain of a function: NaN is seen and dealt with
+        _refuse_infinite(subject, caller)
+        rng = np.random.default_rng(seed)
+        unsteady = _unsteady(subject, rng)
+        if unsteady is not None:
+            return Result((), mode, failure=(Verdict.NOT_DETERMINISTIC, f"not deterministic: {unsteady}"))
+        if mode == "full":
+            full = FullCheck(subject, tolerance, rng, eps)
+            result = Result(full.run(), mode, nudged=full.nudged, evaluations=full.evaluations)
+        else:
+            result = check_directions(subject, tolerance, rng, directions, eps)
+    return replace(result, seconds=time.perf_counter() - begin)
+
+
+def _tolerance(rtol: float, atol: float | None) -> Tolerance:
+    if not 0 <= rtol < 1 or (atol is not None and not atol >= 0):
+        raise ValueError(f"gradcheck: tolerances must not be negative, and rtol less than 1: got {rtol=}, {atol=}")
+    return Tolerance(rtol, atol, max(1e-5, rtol))
+
+
+def _refuse_infinite(subject: Subject, caller: str) -> None:
+    for kind, parts, vector in (
+        ("", subject.inputs, subject.point),
+        ("the function's ", subject.outputs, subject.value(subject.point)[0]),
+    ):
+        for variable in parts:
+            wrong = np.flatnonzero(~np.isfinite(vector[variable.part]))
+            if wrong.size:
+                value = vector[variable.part][wrong[0]]
+                raise ValueError(
+                    f"{caller}: {kind}{variable.name} is {value} at index {list(variable.at(wrong[0]))}: there is no "
+                    "derivative to check at such a point"
+                )
+
+
+def _unsteady(subject: Subject, rng: np.random.Generator) -> str | None:
+    """Tell what changes from one call to the next at the same point."""
+    values = [subject.value(subject.point)[0] for _ in range(3)]
+    apart = max(float(np.abs(v - values[0]).max(initial=0.0)) for v in values[1:])
+    if apart or not all(np.array_equal(v, values[0]) for v in values):
+        return f"the function returned values that differ by {apart:.2g} at the same point"
+    cotangent = rng.standard_normal(values[0].size)
+    first, second = (subject.pull_back(subject.point, [cotangent])[0] for _ in range(2))
+    if not np.array_equal(first, second, equal_nan=True):
+        return f"two backward passes at the same point differ by {float(np.abs(first - second).max()):.2g}"
+    return None
+
+
+def _concluded(result: Result, subject: Subject, allow_unused: bool, raise_exception: bool) -> Result:
+    if not allow_unused:
+        idle = {
+            x.name
+            for x, used in zip(subject.inputs, subject.used, strict=True)
+            if not used and all(b.verdict is Verdict.EQUAL for b in result.blocks if b.input == x.name)
+        }
+        blocks = tuple(
+            replace(block, counts={Verdict.IGNORED: sum(block.counts.values())}) if block.input in idle else block
+            for block in result.blocks
         )
-        assert gradient is not None  # materialised
-        rows[row] = gradient.cpu().numpy().reshape(-1)
-    return rows
-
-
-def _numerical_jacobian(fn: Callable[..., Any], inputs: tuple, i: int, index: int, eps: float) -> np.ndarray:
-    """(output elements, input elements), two calls a column."""
-
-    def value_at(element: int, step: float) -> np.ndarray:
-        moved = inputs[i].array.copy()
-        moved.reshape(-1)[element] += step
-        arguments = tuple(
-            Tensor(moved, requires_grad=True)
-            if j == i
-            else x.detach().requires_grad_(x.requires_grad)
-            if isinstance(x, Tensor)
-            else x
-            for j, x in enumerate(inputs)
-        )
-        return _outputs(fn, arguments)[index].detach().cpu().numpy().reshape(-1).astype(np.float64)
-
-    columns = [(value_at(element, eps) - value_at(element, -eps)) / (2 * eps) for element in range(inputs[i].numel())]
-    return np.stack(columns, axis=1) if columns else np.zeros((0, 0))
+        result = replace(result, blocks=blocks)
+    if raise_exception and not result:
+        raise GradcheckError(str(result), result)
+    return result

@@ -1,0 +1,175 @@
+"""The derivative of a function of one number at 0, from its values alone, with an uncertainty for what comes out.
+
+    central   C(h) = (f(h) - f(-h)) / 2h = f'(0) + c1 h^2 + c2 h^4 + ...
+    right     R(h) = (f(h) - f(0)) / h   = f'(0+) + c1 h + c2 h^2 + ...        left alike
+
+Each is computed at h, h/2, h/4, h/8, and Richardson's extrapolation to h = 0 removes one term after another (Ridders
+1982, "Accurate computation of F'(x) and F'(x)F''(x)", makes the same table). The uncertainty adds how far the last two
+entries of the table disagree to what rounding can have done. If it is too large, a smaller h is tried.
+
+At a kink the central difference converges too, to the mean of the derivatives on either side. So those two are computed
+as well, from the same values: where they differ by more than their uncertainties, there is no derivative.
+
+f may return a vector: every quantity here is then a vector, and every element has its own uncertainty and verdict.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import factorial
+
+import numpy as np
+
+LEVELS = 4
+SHRINK = 1 / 16  # from one table to the next
+TABLES = 6
+FIRST_STEP = 0.0273  # as a part of the scale of x; no round number, lest it fit a period of f
+PRECISION = 1e-8  # what uncertainty is good enough to stop, as a part of the derivative
+SAFETY = 10.0  # uncertainties are estimates: a difference counts beyond so many of them
+KINK = 1e-6  # one-sided derivatives that differ by less, as a part of the larger, are not told apart
+
+Path = Callable[[float], tuple[np.ndarray, bytes]]  # t -> (f(t), which branches were taken)
+
+
+@dataclass(frozen=True)
+class Derivative:
+    """Arrays (m,), one element for each output of f.
+
+    ``kink`` tells where f has no derivative at 0: its sides differ, or it jumps, or it is not finite on one side.
+    ``crossed`` tells whether another branch (side of a ReLU, winner of a maximum) was taken than at 0.
+    """
+
+    value: np.ndarray
+    uncertainty: np.ndarray
+    kink: np.ndarray
+    crossed: np.ndarray
+    evaluations: int
+
+
+def differentiate(
+    f: Path, start: tuple[np.ndarray, bytes], noise: np.ndarray, step: float, stay_on_branch: bool = False
+) -> Derivative:
+    """Return the derivative of ``f`` at 0.
+
+    Parameters
+    ----------
+    f : returns its value, an array (m,), and a digest of the branches that it took
+    start : f(0)
+    noise : array (m,), by how much an element of a value may be off
+    step : the largest step to try
+    stay_on_branch : leave a step at once where another branch is taken than at 0, while smaller ones are left
+    """
+    m = start[0].size
+    value, uncertainty, gap = np.zeros(m), np.full(m, np.inf), np.full(m, np.inf)
+    kink, crossed = np.zeros(m, bool), np.zeros(m, bool)
+    seen_kinks = np.zeros(m, int)
+    evaluations = 0
+    for table in range(TABLES):
+        h = step * SHRINK**table
+        plus, minus = [f(h)], [f(-h)]
+        evaluations += 2
+        is_crossed = plus[0][1] != start[1] or minus[0][1] != start[1]
+        if is_crossed and stay_on_branch and table < TABLES - 1:
+            continue
+        for k in range(1, LEVELS):
+            plus.append(f(h / 2**k))
+            minus.append(f(-h / 2**k))
+        evaluations += 2 * (LEVELS - 1)
+        found = _table(start[0], [values for values, _ in plus], [values for values, _ in minus], h, noise)
+        seen_kinks += found.kink
+        better = found.uncertainty < uncertainty
+        # A finer table may resolve what a coarser one took for a kink, if it is sharp enough to have seen the gap.
+        better = np.where(kink, ~found.kink & (found.blur < 0.1 * gap), better & ~found.kink)
+        better |= ~np.isfinite(uncertainty)
+        value = np.where(better, found.value, value)
+        uncertainty = np.where(better, found.uncertainty, uncertainty)
+        gap = np.where(better, found.gap, gap)
+        kink, crossed = np.where(better, found.kink, kink), np.where(better, is_crossed, crossed)
+        precise = (uncertainty <= _wanted(value)) & ~kink
+        if np.all(precise | (seen_kinks > 1) | (_rounding(noise, h * SHRINK) > uncertainty)):
+            break
+    return Derivative(value, uncertainty, kink, crossed, evaluations)
+
+
+def estimate_noise(f: Path, start: np.ndarray, step: float, resolution: np.ndarray) -> np.ndarray:
+    """Return by how much each element of f(t) may be off, seen from its differences of order 6 at tiny distances.
+
+    Moré and Wild 2011, "Estimating computational noise", equation 3.1: a smooth function has none to speak of, so what
+    remains is noise, amplified by a known factor. ``resolution`` (m,) is the spacing of the numbers that f returns.
+    """
+    order, windows = 6, 3
+    values = np.stack([f(step * k)[0] for k in range(1, order + windows + 1)])
+    amplified = np.diff(values, order, axis=0)
+    factor = factorial(order) ** 2 / factorial(2 * order)
+    noise = np.sqrt(factor * np.mean(amplified**2, axis=0))
+    noise = np.where(np.isfinite(noise), noise, 0.0)
+    return np.maximum(noise, resolution * np.abs(start))
+
+
+def _wanted(value: np.ndarray) -> np.ndarray:
+    """An element much smaller than its neighbours need not be as precise as they."""
+    magnitude = np.abs(value)
+    finite = magnitude[np.isfinite(magnitude)]
+    return PRECISION * np.maximum(magnitude, 1e-2 * finite.max(initial=0.0))
+
+
+def _rounding(noise: np.ndarray, h: float) -> np.ndarray:
+    """What noise alone makes of the uncertainty of a table that begins at ``h``."""
+    return noise * 2 ** (LEVELS - 1) / h
+
+
+@dataclass(frozen=True)
+class _Table:
+    value: np.ndarray
+    uncertainty: np.ndarray
+    kink: np.ndarray
+    gap: np.ndarray  # between the derivatives on either side
+    blur: np.ndarray  # what gap could be seen
+
+
+def _table(centre: np.ndarray, plus: list, minus: list, h: float, noise: np.ndarray) -> _Table:
+    steps = [h / 2**k for k in range(LEVELS)]
+    central = [(p - q) / (2 * s) for p, q, s in zip(plus, minus, steps, strict=True)]
+    right = [(p - centre) / s for p, s in zip(plus, steps, strict=True)]
+    left = [(centre - q) / s for q, s in zip(minus, steps, strict=True)]
+    errors = [noise / s for s in steps]
+    value, uncertainty = _extrapolate(central, errors, 4.0)
+    on_right, right_uncertainty = _extrapolate(right, [2 * e for e in errors], 2.0)
+    on_left, left_uncertainty = _extrapolate(left, [2 * e for e in errors], 2.0)
+    gap = np.abs(on_right - on_left)
+    blur = SAFETY * (right_uncertainty + left_uncertainty)
+    blur += KINK * np.maximum(np.abs(on_right), np.abs(on_left))
+    kink = gap > blur
+    for values in (plus, minus):
+        limit, limit_uncertainty = _extrapolate(values, [noise] * LEVELS, 2.0)
+        kink |= np.abs(limit - centre) > SAFETY * (limit_uncertainty + noise)
+        kink |= ~np.isfinite(values[-1])
+    # What does not move at all is constant to within its rounding over the largest step.
+    constant = np.all(np.stack([*plus, *minus]) == centre, axis=0)
+    uncertainty = np.where(constant, noise / h, uncertainty)
+    unusable = ~np.isfinite(value) | ~np.isfinite(uncertainty)
+    return _Table(
+        np.where(unusable, 0.0, value),
+        np.where(unusable, np.inf, uncertainty),
+        kink,
+        np.where(np.isfinite(gap), gap, np.inf),
+        np.where(np.isfinite(blur), blur, np.inf),
+    )
+
+
+def _extrapolate(estimates: list[np.ndarray], errors: list[np.ndarray], factor: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return the limit for h -> 0 of estimates at h, h/2, h/4, ... and its uncertainty.
+
+    ``factor`` is 4 where only even powers of h occur in the error, else 2. ``errors`` bound the rounding of each.
+    """
+    column, bounds, before = list(estimates), list(errors), list(estimates)
+    for j in range(1, len(estimates)):
+        power = factor**j
+        before = column
+        column = [(power * fine - coarse) / (power - 1) for coarse, fine in itertools.pairwise(column)]
+        bounds = [(power * fine + coarse) / (power - 1) for coarse, fine in itertools.pairwise(bounds)]
+    value = column[-1]
+    disagreement = np.maximum(np.abs(value - before[-1]), np.abs(value - before[-2]))
+    return value, disagreement + bounds[-1]

@@ -1,0 +1,214 @@
+"""The full check: every element of every output by every element of every input."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+
+from minires.verify.diagnosis import diagnose
+from minires.verify.differences import FIRST_STEP, SAFETY, differentiate, estimate_noise
+from minires.verify.result import Block, Entry
+from minires.verify.subject import Subject, Variable
+from minires.verify.verdict import DIFFERENT, EQUAL, ILL_CONDITIONED, NOT_DIFFERENTIABLE, ORDER, Tolerance, judge
+
+NUDGES = 5
+NUDGE = 0.004  # how far, as a part of the scale of an input: well beyond the smallest step
+MOST_DERIVATIVES = 2**25  # their arrays take about 1 GB
+WORST = 5
+NOISE_STEP = 2.0**-30
+CAREFUL = 0.043  # the second look's steps, as a part of the first's
+
+
+@dataclass
+class Entries:
+    """Arrays (m, n): both sides of every derivative, and what is known of it."""
+
+    analytical: np.ndarray
+    value: np.ndarray
+    uncertainty: np.ndarray
+    kink: np.ndarray
+    crossed: np.ndarray
+
+    def replace(self, where: np.ndarray, other: Entries) -> None:
+        """Take the entries at ``where`` (m, n) from another."""
+        for each in fields(self):
+            getattr(self, each.name)[where] = getattr(other, each.name)[where]
+
+
+class FullCheck:
+    """Compares the Jacobians of a subject; afterwards ``blocks``, ``nudged`` and ``evaluations`` tell the outcome."""
+
+    def __init__(self, subject: Subject, tolerance: Tolerance, rng: np.random.Generator, step: float | None = None):
+        self.subject, self.tolerance, self.rng = subject, tolerance, rng
+        self.m = sum(v.size for v in subject.outputs)
+        self.n = sum(v.size for v in subject.inputs)
+        if self.m * self.n > MOST_DERIVATIVES:
+            raise ValueError(
+                f"gradcheck: {self.m} outputs by {self.n} inputs make a Jacobian too large to compare in full: "
+                'use mode="directions"'
+            )
+        self.scales = element_scales(subject)
+        self.steps = FIRST_STEP * self.scales if step is None else np.full(self.n, step)
+        self.nudged = 0
+        self.evaluations = 0
+
+    def run(self) -> tuple[Block, ...]:
+        """Compare at the point; where that has kinks, compare those columns beside it."""
+        point = self.subject.point
+        self.entries, self.verdicts = self._examine(point, np.arange(self.n))
+        for _ in range(NUDGES):
+            # A gradient that is not finite stays as it is: no point nearby excuses it.
+            open_ = np.isin(self.verdicts, (ILL_CONDITIONED, NOT_DIFFERENTIABLE)) & np.isfinite(self.entries.analytical)
+            columns = np.flatnonzero(open_.any(axis=0))
+            if not columns.size:
+                break
+            beside = self._nudge(point)
+            if beside is None:
+                continue
+            self.nudged += 1
+            entries, verdicts = self._examine(beside, columns)
+            settled = open_ & np.isin(verdicts, (EQUAL, DIFFERENT))
+            settled[:, np.setdiff1d(np.arange(self.n), columns)] = False
+            self.entries.replace(settled, entries)
+            self.verdicts[settled] = verdicts[settled]
+        return tuple(self._block(y, x) for y in self.subject.outputs for x in self.subject.inputs)
+
+    def _examine(self, point: np.ndarray, columns: np.ndarray) -> tuple[Entries, np.ndarray]:
+        """Compare ``columns`` at ``point``, and what seems different once more with other steps.
+
+        The second look tells a bug from an accident of the first steps, and from a kink: its steps shrink until they
+        stay on the branch that the point is on, if they can.
+        """
+        start = self.subject.value(point)
+        analytical = np.stack([np.zeros(self.n), *self.subject.pull_back(point, np.eye(self.m))])[1:]
+        noise = noise_at(self.subject, point, self.scales, self.rng, start[0])
+        self.evaluations += 10
+        entries = self._differences(point, columns, start, noise, analytical)
+        entries.crossed[:] = False
+        verdicts = self._judge(entries, start[0])
+        suspects = np.flatnonzero((verdicts == DIFFERENT).any(axis=0))
+        if suspects.size:
+            again = self._differences(point, suspects, start, noise, analytical, careful=True)
+            suspected = verdicts == DIFFERENT
+            apart = np.abs(again.value - entries.value)
+            unlike = suspected & (apart > SAFETY * (again.uncertainty + entries.uncertainty))
+            entries.uncertainty[unlike] = apart[unlike]
+            entries.kink |= suspected & again.kink
+            entries.crossed |= suspected & again.crossed
+            verdicts = self._judge(entries, start[0])
+        return entries, verdicts
+
+    def _differences(
+        self,
+        point: np.ndarray,
+        columns: np.ndarray,
+        start: tuple[np.ndarray, bytes],
+        noise: np.ndarray,
+        analytical: np.ndarray,
+        careful: bool = False,
+    ) -> Entries:
+        shape = (self.m, self.n)
+        entries = Entries(
+            analytical, np.zeros(shape), np.full(shape, np.inf), np.zeros(shape, bool), np.zeros(shape, bool)
+        )
+        for column in columns:
+
+            def along(t: float, column: int = column) -> tuple[np.ndarray, bytes]:
+                moved = point.copy()
+                moved[column] += t
+                return self.subject.value(moved)
+
+            # x + t is rounded too: to the function it is a change of its value.
+            slopes = np.where(np.isfinite(analytical[:, column]), analytical[:, column], 0.0)
+            wobble = np.finfo(np.float64).eps * abs(point[column]) * np.abs(slopes)
+            step = (CAREFUL if careful else 1.0) * self.steps[column]
+            found = differentiate(along, start, noise + wobble, step, stay_on_branch=careful)
+            entries.value[:, column], entries.uncertainty[:, column] = found.value, found.uncertainty
+            entries.kink[:, column], entries.crossed[:, column] = found.kink, found.crossed
+            self.evaluations += found.evaluations
+        return entries
+
+    def _judge(self, entries: Entries, value: np.ndarray) -> np.ndarray:
+        verdicts = np.zeros((self.m, self.n), int)
+        for y in self.subject.outputs:
+            for x in self.subject.inputs:
+                part = (y.part, x.part)
+                natural = np.abs(value[y.part]).max(initial=0.0) / self.scales[x.part].max(initial=1e-300)
+                scale = _largest(entries.value[part], entries.analytical[part])
+                verdicts[part] = judge(
+                    entries.analytical[part],
+                    entries.value[part],
+                    entries.uncertainty[part],
+                    entries.kink[part],
+                    entries.crossed[part],
+                    scale,
+                    natural,
+                    self.tolerance,
+                )
+        return verdicts
+
+    def _nudge(self, point: np.ndarray) -> np.ndarray | None:
+        """Return a point beside ``point``, every element moved by its own amount; None where f is not finite."""
+        amount = self.rng.uniform(0.5, 1.0, self.n) * self.rng.choice([-1.0, 1.0], self.n)
+        beside = point + NUDGE * self.scales * amount
+        return beside if np.isfinite(self.subject.value(beside)[0]).all() else None
+
+    def _block(self, y: Variable, x: Variable) -> Block:
+        part = (y.part, x.part)
+        verdicts, entries = self.verdicts[part], self.entries
+        counts = {verdict: int((verdicts == code).sum()) for code, verdict in enumerate(ORDER)}
+        badness = np.abs(entries.analytical - entries.value)[part]
+        badness = np.where(np.isfinite(badness), badness, np.inf)
+        bad = np.flatnonzero(verdicts)
+        order = sorted(bad, key=lambda i: (-verdicts.flat[i], -badness.flat[i]))[:WORST]
+        wrong = verdicts == DIFFERENT
+        diagnoses = diagnose(entries.analytical[part], entries.value[part], wrong, y.shape, x.shape)
+        return Block(
+            y.name,
+            x.name,
+            y.shape,
+            x.shape,
+            {verdict: count for verdict, count in counts.items() if count},
+            tuple(self._entry(y, x, *divmod(int(i), x.size), verdicts.flat[i]) for i in order),
+            diagnoses if wrong.any() else (),
+        )
+
+    def _entry(self, y: Variable, x: Variable, row: int, column: int, code: int) -> Entry:
+        at = (y.part.start + row, x.part.start + column)
+        return Entry(
+            y.name + bracketed(y.at(row)),
+            x.name + bracketed(x.at(column)),
+            float(self.entries.analytical[at]),
+            float(self.entries.value[at]),
+            float(SAFETY * self.entries.uncertainty[at]),
+            ORDER[code],
+        )
+
+
+def element_scales(subject: Subject) -> np.ndarray:
+    """Return (n,) the size of steps that mean something to each element: its own size, or that of its neighbours."""
+    scales = np.ones(subject.point.size)
+    for x in subject.inputs:
+        values = np.abs(subject.point[x.part])
+        typical = float(np.sqrt(np.mean(values**2))) if values.size else 1.0
+        typical = typical if typical > 0 and np.isfinite(typical) else 1.0
+        scales[x.part] = np.maximum(values, typical / 4)
+    return scales
+
+
+def noise_at(
+    subject: Subject, point: np.ndarray, scales: np.ndarray, rng: np.random.Generator, value: np.ndarray
+) -> np.ndarray:
+    """Return (m,) by how much each output may be off around ``point``."""
+    direction = rng.standard_normal(point.size) * scales
+    return estimate_noise(lambda t: subject.value(point + t * direction), value, NOISE_STEP, subject.resolution)
+
+
+def bracketed(index: tuple[int, ...]) -> str:
+    """Return "[1, 2]", or nothing for a 0-dimensional variable."""
+    return f"[{', '.join(map(str, index))}]" if index else ""
+
+
+def _largest(*arrays: np.ndarray) -> float:
+    return max(float(np.abs(a[np.isfinite(a)]).max(initial=0.0)) for a in arrays)
