@@ -1,14 +1,42 @@
-"""What the kernel tests share: both kernel modules, memory orders, errors relative to the largest value."""
+"""What the kernel tests share: the kernel modules, memory orders, errors relative to the largest value."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
+from cuda_shim import HostKernels, compiler
 
-from minires.kernels import cpu, get_num_threads, reference, set_num_threads
+from minires.device import to_device
+from minires.kernels import cpu, cuda, get_num_threads, reference, set_num_threads
 from minires.kernels.cpu import launch
 
-both_modules = pytest.mark.parametrize("kernels", [reference, cpu], ids=["reference", "cpu"])
+
+class GpuKernels:
+    """The functions of `minires.kernels.cuda` on a real GPU, from NumPy arrays to NumPy arrays."""
+
+    def __getattr__(self, name):
+        def run(*arguments):
+            there = [to_device(a, "cuda") if isinstance(a, np.ndarray) else a for a in arguments]
+            result = getattr(cuda, name)(*there)
+            parts = [
+                a if a is None else to_device(a, "cpu") for a in (result if isinstance(result, tuple) else [result])
+            ]
+            return tuple(parts) if isinstance(result, tuple) else parts[0]
+
+        return run
+
+
+needs_compiler = pytest.mark.skipif(compiler() is None, reason="no g++ to run the CUDA kernels on the host with")
+both_modules = pytest.mark.parametrize(
+    "kernels",
+    [
+        reference,
+        cpu,
+        pytest.param(HostKernels(), marks=needs_compiler),
+        pytest.param(GpuKernels(), marks=pytest.mark.gpu),
+    ],
+    ids=["reference", "cpu", "cuda", "gpu"],
+)
 
 
 def channels_last(x):

@@ -1,7 +1,8 @@
 """Kernels: array in, array out. They know nothing of Tensors or graphs, and trust their callers' shapes.
 
 `reference` is the readable truth in plain array code, on NumPy or CuPy. `cpu` holds the same functions compiled by
-Numba. `kernels_for` picks the module for an array; `use_reference` makes it pick the readable one everywhere.
+Numba, `cuda` in CUDA C++. `kernels_for` picks the module for an array; `use_reference` makes it pick the readable one
+everywhere.
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ _reference_only = False
 
 
 def kernels_for(array: Array) -> ModuleType:
-    """Return the kernel module for ``array``: Numba's for a NumPy array where Numba works, else `reference`."""
-    if _reference_only or is_cuda_array(array):
+    """Return the kernel module for ``array``: `cuda` for a CuPy array; `cpu`, or `reference` where Numba is missing."""
+    if _reference_only:
         return reference
-    return _cpu_kernels()
+    return _cuda_kernels() if is_cuda_array(array) else _cpu_kernels()
 
 
 @contextmanager
@@ -48,3 +49,10 @@ def _cpu_kernels() -> ModuleType:
     from minires.kernels import cpu
 
     return cpu
+
+
+@cache
+def _cuda_kernels() -> ModuleType:
+    from minires.kernels import cuda
+
+    return cuda

@@ -1,0 +1,77 @@
+"""The backend of a real GPU: kernels compiled and launched by CuPy on its current stream."""
+
+from __future__ import annotations
+
+from functools import cache, cached_property
+from typing import Any
+
+import numpy as np
+
+from minires.device import Array, cupy
+from minires.kernels.cuda.blas import Blas, load_cublas
+from minires.kernels.cuda.launch import Size3
+from minires.kernels.cuda.source import instances, source_text
+
+
+def current_gpu() -> Gpu:
+    """Return the backend of the device that CuPy works on at present."""
+    return _gpu(cupy().cuda.runtime.getDevice())
+
+
+class Gpu:
+    """See `launch.Backend`. A source is compiled on first use; CuPy keeps the result on disk."""
+
+    def __init__(self, device: int):
+        self.device = device
+        self._functions: dict[str, dict[str, Any]] = {}
+
+    def empty(self, shape: tuple[int, ...], dtype: Any) -> Array:
+        """Return an array of any content, from CuPy's memory pool."""
+        return cupy().empty(shape, dtype)
+
+    def from_host(self, array: np.ndarray) -> Array:
+        """Return a copy of ``array`` on the GPU."""
+        return cupy().asarray(array)
+
+    def pointer(self, array: Array) -> int:
+        """Return the address of the first element of ``array``."""
+        return array.data.ptr
+
+    def run(self, source: str, kernel: str, grid: Size3, block: Size3, arguments: tuple[Any, ...]) -> None:
+        """Launch a kernel.
+
+        Raises
+        ------
+        RuntimeError
+            If it cannot be compiled here.
+        """
+        if source not in self._functions:
+            self._functions[source] = self._compile(source)
+        self._functions[source][kernel](grid, block, arguments)
+
+    def blas(self) -> Blas:
+        """Return the cuBLAS handle of the device, set to the current stream."""
+        self._blas.set_stream(cupy().cuda.get_current_stream().ptr)
+        return self._blas
+
+    @cached_property
+    def _blas(self) -> Blas:
+        return Blas(load_cublas(), lambda size: self.empty((size,), np.uint8), self.pointer)
+
+    def _compile(self, source: str) -> dict[str, Any]:
+        """Compile and load a source; return its kernels by name."""
+        names = instances(source)
+        module = cupy().RawModule(code=source_text(source), options=("--std=c++17",), name_expressions=names)
+        try:
+            return {name: module.get_function(name) for name in names}
+        except Exception as error:  # the compiler, the driver and the loader each have errors of their own
+            raise RuntimeError(
+                f"the CUDA kernels in {source}.cu cannot be compiled for GPU {self.device}: {error}. Check that the "
+                "CUDA version of CuPy suits your driver; inside minires.kernels.use_reference() everything runs on "
+                "CuPy's own kernels"
+            ) from error
+
+
+@cache
+def _gpu(device: int) -> Gpu:
+    return Gpu(device)
