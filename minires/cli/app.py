@@ -11,6 +11,7 @@ from minires.cli.data import data
 from minires.cli.errors import OneLineUsageErrors, one_line_errors
 from minires.cli.evaluate import evaluate
 from minires.cli.predict import predict
+from minires.cli.study import study
 from minires.cli.summary import summary
 from minires.cli.train import train
 from minires.cli.verify import verify
@@ -30,6 +31,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "predict": predict,
     "summary": summary,
     "verify": verify,
+    "study": study,
     "data": data,
     "warmup": warmup,
 }

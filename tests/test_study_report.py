@@ -1,0 +1,237 @@
+"""The report: one page that needs nothing else, in a real browser too, and the command that writes it."""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+import shutil
+from html.parser import HTMLParser
+
+import pytest
+from typer.testing import CliRunner
+
+from minires.cli import app
+from minires.cli.study import INSTRUMENT_NAMES, QUICK_NAMES
+from minires.study import contestant
+from minires.study.report import ROWS_SHOWN, Picture, Report, Section, Table, write_report
+from minires.study.sections import INSTRUMENTS, QUICK
+from minires.study.subject import Subject, SurveyOptions, plain_twin
+from minires.study.survey import survey
+
+SVG = '<svg xmlns="http://www.w3.org/2000/svg" width="40" height="20"><rect id="a" width="40" height="20"/></svg>'
+SMALL = ["--steps", "2", "--images", "64", "--test-images", "16", "--batch-size", "16", "--gradient-batch", "4"]
+
+
+def study(*arguments, status=0):
+    result = CliRunner().invoke(app, ["study", *map(str, arguments)])
+    assert result.exit_code == status, result.output
+    return result
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A report of a small net, by the command."""
+    path = tmp_path_factory.mktemp("study")
+    study(
+        "residual-8", *SMALL, "--image-size", "8", "--out", path,
+        "--instruments", "graph,flow,decomposition,paths,lesions,jacobian,hessian",
+    )  # fmt: skip
+    return path
+
+
+class Outline(HTMLParser):
+    """What the page says of its structure."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.ids = [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        attributes = dict(attributes)
+        self.tags.append((tag, attributes))
+        if "id" in attributes:
+            self.ids.append(attributes["id"])
+
+
+def test_names_offered_are_the_instruments():
+    assert tuple(INSTRUMENTS) == INSTRUMENT_NAMES
+    assert QUICK_NAMES == QUICK
+
+
+def test_the_page_needs_nothing_else(folder):
+    text = (folder / "report.html").read_text()
+    outline = Outline(text)
+    for tag, attributes in outline.tags:
+        assert tag not in ("script", "iframe", "object")
+        for name in ("src", "href"):
+            target = attributes.get(name, "data:")
+            assert target.startswith(("data:", "#")) or (folder / target).is_file(), target
+    assert "http://" not in re.sub(r"data:[^\"]*", "", text)
+    assert "url(" not in text
+
+
+def test_the_structure_of_the_page(folder):
+    outline = Outline((folder / "report.html").read_text())
+    tags = [tag for tag, _ in outline.tags]
+    assert dict(outline.tags)["html"] == {"lang": "en"}
+    assert [tags.count(tag) for tag in ("title", "h1", "main", "header", "nav", "footer")] == [1] * 6
+    assert len(set(outline.ids)) == len(outline.ids)
+    assert set(QUICK) - {"shattering", "landscape"} <= set(outline.ids)
+    assert all(len(attributes["alt"]) > 20 for tag, attributes in outline.tags if tag == "img")
+    assert all(attributes["scope"] == "col" for tag, attributes in outline.tags if tag == "th")
+    assert tags.count("caption") == tags.count("table") > 7
+
+
+def test_the_numbers_are_beside_the_page(folder):
+    with (folder / "paths-before-training.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["length"], row["paths"]) for row in rows] == [("0", "1"), ("1", "3"), ("2", "3"), ("3", "1")]
+    assert sum(float(row["share"]) for row in rows) == pytest.approx(1)
+
+
+def test_text_is_escaped_and_tables_are_cut(tmp_path):
+    rows = [{"a": index, "b": "<b>", "c": None, "d": True, "e": 1 / 3} for index in range(ROWS_SHOWN + 5)]
+    section = Section("one", "One & two", ["A < B"], ["found"], [Picture(SVG, 'a "picture"')], [Table("numbers", rows)])
+    empty = Section("two", "Two", [], problem="there is nothing")
+    path = write_report(Report("Title", "Summary", "minires study", {"Seed": "0"}, [section, empty]), tmp_path / "new")
+    text = path.read_text()
+    assert "One &amp; two" in text
+    assert "A &lt; B" in text
+    assert "Not shown: there is nothing" in text
+    assert f"<td>{ROWS_SHOWN - 1}</td>" in text
+    assert f"<td>{ROWS_SHOWN}</td>" not in text
+    assert "<td>&lt;b&gt;</td><td>-</td><td>yes</td><td>0.3333</td>" in text
+    with (tmp_path / "new" / "numbers.csv").open() as file:
+        assert len(list(csv.reader(file))) == ROWS_SHOWN + 6
+
+
+def test_twins_share_their_weights_and_have_no_skips():
+    net = contestant("residual-8")
+    twin = plain_twin(net)
+    state, other = net.state_dict(), twin.state_dict()
+    assert list(state) == list(other)
+    assert all((state[name].numpy() == other[name].numpy()).all() for name in state)
+    assert [block.residual for stage in (twin.layer1, twin.layer2) for block in stage] == [False, False]
+    assert net.layer1[0].residual
+    assert plain_twin(contestant("fixup-8")) is None
+    assert plain_twin(twin) is None
+
+
+def test_sections_that_cannot_be_made_say_why():
+    options = SurveyOptions(
+        model="plain-8", image_size=8, images=32, test_images=8, steps=1, batch_size=16, gradient_batch=2
+    )
+    told = []
+    report = survey(Subject(options), ["flow", "paths"], "command", lambda title, findings: told.append(findings))
+    flow, paths = report.sections
+    assert not flow.problem
+    assert "no residual block" in paths.problem
+    assert told[1] == [paths.problem]
+    assert report.title == "What the skip connections of plain-8 do to its gradient"
+
+
+def test_degradation_and_variants(tmp_path):
+    study(
+        "residual-8",
+        *SMALL,
+        "--image-size",
+        "8",
+        "--depths",
+        "8",
+        "--instruments",
+        "degradation,variants",
+        "--out",
+        tmp_path,
+    )
+    text = (tmp_path / "report.html").read_text()
+    for name in ("plain-8", "residual-8", "highway-8", "zero-init-8", "fixup-8"):
+        assert f"{name}: training loss" in text
+    assert (tmp_path / "variants-gates.csv").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["resnet20", "--depth", "20"], "each say what to study"),
+        (["--instruments", "flow,x-ray"], "'x-ray' is none of graph, flow"),
+        (["--depths", "20;56", "--instruments", "flow"], "whole numbers with commas"),
+        (["resnet21", *SMALL], "did you mean"),
+        (["plain-21", *SMALL], "6n"),
+        (["--image-size", "5", *SMALL], "choose a divisor"),
+        (["--checkpoint", "nothing.safetensors", *SMALL], "nothing.safetensors"),
+    ],
+)
+def test_bad_arguments_are_one_line(arguments, message, tmp_path):
+    result = study(*arguments, "--out", tmp_path, status=2)
+    (line,) = result.stderr.splitlines()
+    assert message in line
+
+
+# In a real browser
+
+
+@pytest.fixture(scope="module")
+def browser():
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs Playwright")
+    executable = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    with playwright.sync_playwright() as driver:
+        if executable is None and not os.path.exists(driver.chromium.executable_path):
+            pytest.skip("needs Chromium: install it, or run playwright install chromium")
+        launched = driver.chromium.launch(executable_path=executable, args=["--no-sandbox"])
+        yield launched
+        launched.close()
+
+
+@pytest.fixture
+def open_report(browser, folder):
+    """Open the report, offline, at a width; anything it asks the network for fails the test."""
+    pages = []
+
+    def open_at(width):
+        page = browser.new_page(viewport={"width": width, "height": 900}, offline=True)
+        faults = []
+        page.on("pageerror", lambda error: faults.append(str(error)))
+        page.on("requestfailed", lambda request: faults.append(request.url))
+        page.on("console", lambda message: faults.append(message.text) if message.type == "error" else None)
+        page.goto((folder / "report.html").as_uri())
+        pages.append((page, faults))
+        return page
+
+    yield open_at
+    for page, faults in pages:
+        page.close()
+        assert faults == []
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_page_fits_and_its_figures_are_shown(open_report, width):
+    page = open_report(width)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    for image in page.query_selector_all("img"):
+        assert image.evaluate("image => image.complete && image.naturalWidth > 0")
+        assert 100 < image.bounding_box()["width"] <= width
+    page.get_by_role("link", name="Gradient by path length").click()
+    assert page.url.endswith("#paths")
+    page.locator("summary").first.click()
+    assert page.locator("table").first.is_visible()
+    assert page.evaluate("document.documentElement.scrollWidth") <= width  # wide tables scroll in their own box
+
+
+def test_the_page_prints(open_report):
+    page = open_report(1280)
+    page.emulate_media(media="print")
+    assert not page.locator("nav").is_visible()
+    assert page.locator("h1").is_visible()
+    assert page.pdf().startswith(b"%PDF")
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_accessibility(open_report, width):
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe-playwright-python")
+    page = open_report(width)
+    for summary in page.locator("summary").all():
+        summary.click()
+    violations = axe.Axe().run(page).response["violations"]
+    assert [(violation["id"], violation["nodes"][0]["html"][:200]) for violation in violations] == []
