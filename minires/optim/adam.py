@@ -7,7 +7,9 @@ from typing import Any
 
 from minires.autograd import Tensor
 from minires.device import Array, array_module
+from minires.kernels.cuda.optim import adam_step
 from minires.optim.optimizer import Optimizer, Options, Params, check_at_least_zero
+from minires.optim.together import divide, gradient_arrays
 
 
 class Adam(Optimizer):
@@ -64,14 +66,35 @@ class Adam(Optimizer):
         if len(betas) != 2 or not all(isinstance(beta, float | int) and 0 <= beta < 1 for beta in betas):
             raise ValueError(f"betas must be two numbers from 0 to below 1, got {betas}")
 
+    def update_group(self, group: Options) -> None:
+        """Update the parameters of a group that have gradients; those on a GPU in one launch, where they lie alike."""
+        together, others = divide(group["params"], self.state)
+        super().update_group({**group, "params": others})
+        by_step: dict[int, list[Tensor]] = {}  # a parameter that was frozen for a while has made fewer steps
+        for parameter in together:
+            step = _next_step(parameter.writable_array(), self.state[parameter], group)
+            by_step.setdefault(step, []).append(parameter)
+        for step, chosen in by_step.items():
+            states = [self.state[parameter] for parameter in chosen]
+            adam_step(
+                [parameter.array for parameter in chosen],
+                gradient_arrays(chosen),
+                [state["exp_avg"].array for state in states],
+                [state["exp_avg_sq"].array for state in states],
+                [state["max_exp_avg_sq"].array for state in states] if group["amsgrad"] else None,
+                step=step,
+                lr=float(group["lr"]),
+                betas=(float(group["betas"][0]), float(group["betas"][1])),
+                eps=float(group["eps"]),
+                weight_decay=float(group["weight_decay"]),
+                decoupled=self.decoupled_weight_decay,
+                maximize=bool(group["maximize"]),
+            )
+
     def update(self, parameter: Array, gradient: Array, state: dict[str, Any], options: Options) -> None:
         """Move ``parameter`` against its gradient."""
         xp = array_module(parameter)
-        if not state:
-            state["step"] = 0
-            names = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq") if options["amsgrad"] else ("exp_avg", "exp_avg_sq")
-            state.update({name: Tensor(xp.zeros_like(parameter)) for name in names})
-        state["step"] = t = int(state["step"]) + 1
+        t = _next_step(parameter, state, options)
         lr, weight_decay = float(options["lr"]), float(options["weight_decay"])
         beta1, beta2 = (float(beta) for beta in options["betas"])
         product = self.scratch(parameter)
@@ -124,3 +147,13 @@ class AdamW(Adam):
         maximize: bool = False,
     ):
         super().__init__(params, lr, betas, eps, weight_decay, amsgrad, maximize=maximize)
+
+
+def _next_step(parameter: Array, state: dict[str, Any], options: Options) -> int:
+    """Return the number of a parameter's next step, counted from 1; before the first, make its means, all zero."""
+    if not state:
+        state["step"] = 0
+        names = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq") if options["amsgrad"] else ("exp_avg", "exp_avg_sq")
+        state.update({name: Tensor(array_module(parameter).zeros_like(parameter)) for name in names})
+    state["step"] = int(state["step"]) + 1
+    return state["step"]

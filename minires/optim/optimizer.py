@@ -75,6 +75,12 @@ class Optimizer:
         """
         raise NotImplementedError(f"{type(self).__name__} defines no update")
 
+    def update_group(self, group: Options) -> None:
+        """Update the parameters of a group that have gradients: each by `update`, unless overridden."""
+        for parameter in group["params"]:
+            if parameter.grad is not None:
+                self.update(parameter.writable_array(), parameter.grad.array, self.state[parameter], group)
+
     def check_options(self, options: Options) -> None:
         """Raise ValueError if an option of a group has no sensible value."""
 
@@ -129,9 +135,7 @@ class Optimizer:
                 loss = closure()
         with no_grad():
             for group in self.param_groups:
-                for parameter in group["params"]:
-                    if parameter.grad is not None:
-                        self.update(parameter.writable_array(), parameter.grad.array, self.state[parameter], group)
+                self.update_group(group)
         self.step_calls += 1
         return loss
 

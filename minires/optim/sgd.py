@@ -6,7 +6,9 @@ from typing import Any
 
 from minires.autograd import Tensor
 from minires.device import Array, array_module
+from minires.kernels.cuda.optim import sgd_step
 from minires.optim.optimizer import Optimizer, Options, Params, check_at_least_zero
+from minires.optim.together import divide, gradient_arrays
 
 
 class SGD(Optimizer):
@@ -59,6 +61,33 @@ class SGD(Optimizer):
             raise ValueError(
                 "nesterov needs a momentum above 0 and no dampening, got "
                 f"momentum={options['momentum']} and dampening={options['dampening']}"
+            )
+
+    def update_group(self, group: Options) -> None:
+        """Update the parameters of a group that have gradients; those on a GPU in one launch, where they lie alike."""
+        together, others = divide(group["params"], self.state)
+        super().update_group({**group, "params": others})
+        momentum = float(group["momentum"])
+        begun = [bool(momentum) and "momentum_buffer" in self.state[parameter] for parameter in together]
+        for is_first in (True, False):
+            chosen = [parameter for parameter, has_begun in zip(together, begun, strict=True) if has_begun != is_first]
+            if not chosen:
+                continue
+            arrays = [parameter.writable_array() for parameter in chosen]
+            if momentum and is_first:
+                for parameter, array in zip(chosen, arrays, strict=True):
+                    self.state[parameter]["momentum_buffer"] = Tensor(array_module(array).empty_like(array))
+            sgd_step(
+                arrays,
+                gradient_arrays(chosen),
+                [self.state[parameter]["momentum_buffer"].array for parameter in chosen] if momentum else None,
+                lr=float(group["lr"]),
+                momentum=momentum,
+                dampening=float(group["dampening"]),
+                weight_decay=float(group["weight_decay"]),
+                nesterov=bool(group["nesterov"]),
+                maximize=bool(group["maximize"]),
+                is_first=is_first,
             )
 
     def update(self, parameter: Array, gradient: Array, state: dict[str, Any], options: Options) -> None:

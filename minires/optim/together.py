@@ -1,0 +1,38 @@
+"""Which parameters of a group the CUDA kernels can update together, in one launch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from minires.autograd import Tensor
+from minires.kernels import cuda, kernels_for
+from minires.kernels.cuda.optim import are_alike
+
+
+def divide(parameters: list[Tensor], state: Mapping[Any, dict[str, Any]]) -> tuple[list[Tensor], list[Tensor]]:
+    """Return the parameters with a gradient that one launch can update, and all others.
+
+    They lie on one GPU and have one dtype, and gradient and remembered Tensors lie in memory as their parameter does.
+    On the CPU there are none.
+    """
+    together: list[Tensor] = []
+    others = []
+    for parameter in parameters:
+        kin = together[0] if together else parameter
+        remembered = [value.array for value in state.get(parameter, {}).values() if isinstance(value, Tensor)]
+        if (
+            parameter.grad is not None
+            and kernels_for(parameter.array) is cuda
+            and (parameter.dtype, parameter.device) == (kin.dtype, kin.device)
+            and are_alike(parameter.array, parameter.grad.array, *remembered)
+        ):
+            together.append(parameter)
+        else:
+            others.append(parameter)
+    return together, others
+
+
+def gradient_arrays(parameters: list[Tensor]) -> list[Any]:
+    """Return the arrays of gradients that are there."""
+    return [parameter.grad.array for parameter in parameters if parameter.grad is not None]
