@@ -1,5 +1,6 @@
 """The engine: Tensors, Functions, the backward walk and the modes of recording. It knows no particular operation."""
 
+from minires.autograd import functional
 from minires.autograd.anomaly import AnomalyError
 from minires.autograd.checkpoint import checkpoint, checkpoint_sequential
 from minires.autograd.engine import backward, grad
@@ -32,6 +33,7 @@ __all__ = [
     "checkpoint_sequential",
     "detect_anomaly",
     "enable_grad",
+    "functional",
     "grad",
     "inference_mode",
     "is_grad_enabled",
