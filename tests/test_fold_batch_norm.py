@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections import OrderedDict
 
@@ -256,6 +257,23 @@ def test_a_folded_model_cannot_be_trained():
         net.bn1.train()
     assert not any(module.training for module in net.modules())
     assert not net.eval().training
+
+
+def test_changed_filters_count():
+    conv, bn = drawn(nn.Conv2d(32, 32, 3, padding=1)), drawn(nn.BatchNorm2d(32))
+    other = FoldedConv2d(drawn(nn.Conv2d(32, 32, 3, padding=1), seed=7), bn)
+    folded, x = FoldedConv2d(conv, bn), minires.randn(1, 32, 20, 20)
+    run_twice = [folded(x).numpy(), folded(x).numpy()]
+    assert np.array_equal(*run_twice)
+    assert folded._kept.made
+    copied = copy.deepcopy(folded)
+    assert not copied._kept.made
+    folded.load_state_dict(other.state_dict())
+    assert np.array_equal(folded(x).numpy(), other(x).numpy())
+    assert np.array_equal(copied(x).numpy(), run_twice[0])
+    folded.weight.mul_(2.0)
+    folded.bias.zero_()
+    assert relative_error(folded(x).numpy(), nn.functional.conv2d(x, folded.weight, padding=1).numpy()) < 1e-5
 
 
 def test_only_modules_are_folded():

@@ -44,6 +44,8 @@ GEOMETRIES = {
     "depthwise, two filters, stride 2": ((2, 3, 6, 7), (6, 1, 3, 3), (2, 2), ((1, 1), (1, 1)), (1, 1), 3),
     "whole-plane kernel": ((2, 3, 4, 5), (7, 3, 4, 5), (1, 1), ((0, 0), (0, 0)), (1, 1), 1),
     "one of everything": ((1, 1, 1, 1), (1, 1, 1, 1), (1, 1), ((0, 0), (0, 0)), (1, 1), 1),
+    "1x1 too deep for one portion": ((1, 1030, 3, 3), (40, 1030, 1, 1), (1, 1), ((0, 0), (0, 0)), (1, 1), 1),
+    "3x3 too deep for one portion": ((1, 600, 3, 4), (17, 600, 3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1), 1),
     "batch 0": ((0, 4, 6, 6), (6, 2, 3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1), 2),
     "batch 0, stride 2": ((0, 4, 6, 6), (6, 4, 3, 3), (2, 2), ((1, 1), (1, 1)), (1, 1), 1),
     "batch 0, 1x1": ((0, 4, 6, 6), (6, 4, 1, 1), (1, 1), ((0, 0), (0, 0)), (1, 1), 1),
@@ -83,6 +85,25 @@ def test_convolution_and_its_gradients_equal_torch(kernels, dtype, tolerance, ge
     for actual, expected in zip(three_maps(kernels, x, w, dy, geometry), torch_maps(x, w, dy, geometry), strict=True):
         assert actual.dtype == dtype
         assert relative_error(actual, expected) < tolerance
+
+
+@both_modules
+@over_dtypes
+@pytest.mark.parametrize("relu", [False, True], ids=["", "relu"])
+@pytest.mark.parametrize("has_residual", [False, True], ids=["", "residual"])
+@over_geometries
+def test_what_follows_a_convolution(kernels, dtype, tolerance, relu, has_residual, geometry):
+    (x, w, residual), bias = arrays(geometry, dtype), normal(geometry.weight_shape[0], seed=3, dtype=dtype)
+    y, _, _ = torch_maps(x, w, residual, geometry)
+    expected = y + bias.reshape(-1, 1, 1) + (residual if has_residual else 0)
+    expected = np.maximum(expected, 0) if relu else expected
+    kept = {}
+    first, second = (
+        kernels.conv2d_add_relu(x, w, bias, residual if has_residual else None, relu, geometry, kept) for _ in range(2)
+    )
+    assert first.dtype == dtype
+    assert relative_error(first, expected) < tolerance
+    assert np.array_equal(first, second)
 
 
 @over_geometries
@@ -197,6 +218,27 @@ def test_winograd_equals_torch(monkeypatch, always_threaded, name, private, thre
     for actual, expected in zip(results, torch_maps(x, w, dy, geometry), strict=True):
         assert actual.dtype == np.float32
         assert relative_error(actual, expected) < 2e-5
+
+
+@pytest.mark.parametrize("has_residual", [False, True], ids=["", "residual"])
+@pytest.mark.parametrize("name", WINOGRAD_GEOMETRIES)
+def test_what_follows_a_convolution_by_winograd(always_threaded, name, has_residual):  # noqa: F811
+    geometry, (x, w, residual) = winograd_case(name)
+    bias = normal(geometry.weight_shape[0], seed=3, dtype=np.float32)
+    y, _, _ = torch_maps(x, w, residual, geometry)
+    added = residual if has_residual else 0
+    kept = {}
+    with conv_algorithm("winograd"):
+        for _ in range(2):
+            y_relu = cpu.conv2d_add_relu(x, w, bias, residual if has_residual else None, True, geometry, kept)
+            assert relative_error(y_relu, np.maximum(y + bias.reshape(-1, 1, 1) + added, 0)) < 2e-5
+    assert list(kept) == ["winograd"]
+
+
+def test_winograd_takes_fewer_tiles_if_its_filters_are_kept():
+    small = Conv2dGeometry((1, 64, 14, 14), (64, 64, 3, 3), padding=((1, 1), (1, 1)))
+    assert winograd.suits(small, np.dtype(np.float32), filters_kept=True)
+    assert not winograd.suits(small, np.dtype(np.float32))
 
 
 def test_winograd_is_taken_where_it_was_asked_for_and_only_there():

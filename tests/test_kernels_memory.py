@@ -55,10 +55,16 @@ def test_arrays_are_writable_contiguous_and_of_their_dtype(pool):
     assert not memory.zeros((2, 3, *LARGE), np.dtype(np.float64)).any()
 
 
-def test_small_and_empty_arrays_come_from_numpy(pool):
-    assert memory.empty((3,), FLOAT32).base is None
+def test_small_and_empty_arrays_do_not_come_from_the_pool(pool):
+    assert memory.empty((3,), FLOAT32).shape == (3,)
     assert memory.zeros((0, 5), FLOAT32).shape == (0, 5)
     assert pool.most_used_bytes == 0
+
+
+def test_arrays_begin_where_cache_lines_do(pool):
+    for shape in ((1,), (3,), (17, 5), LARGE, (*LARGE, 3)):
+        arrays = [memory.empty(shape, FLOAT32) for _ in range(3)]
+        assert [array.ctypes.data % 64 for array in arrays] == [0, 0, 0]
 
 
 def test_idle_memory_never_adds_to_more_than_was_in_use(pool):

@@ -10,6 +10,7 @@ and backward, with dz = dy where y > 0 (all of dy without the activation):
 from __future__ import annotations
 
 from minires.autograd import Function, Tensor
+from minires.device import Array
 from minires.kernels import kernels_for
 from minires.ops.activation import relu
 from minires.ops.batch_norm import check_residual
@@ -22,12 +23,14 @@ from minires.ops.where import where
 class Conv2dAddRelu(Function):
     """(x, w, bias, residual) -> y; the residual may be None."""
 
-    def __init__(self, geometry: Conv2dGeometry, activation: str | None):
+    def __init__(self, geometry: Conv2dGeometry, activation: str | None, kept: dict[str, Array] | None):
         self.geometry = geometry
         self.activation = activation
+        self.kept = kept
 
     def forward(self, x, w, bias, residual):
-        y = kernels_for(x).conv2d_add_relu(x, w, bias, residual, self.activation == "relu", self.geometry)
+        relu = self.activation == "relu"
+        y = kernels_for(x).conv2d_add_relu(x, w, bias, residual, relu, self.geometry, self.kept)
         self.save(x if self.needs_grad[1] else None, w if self.needs_grad[0] else None, y if self.activation else None)
         return y
 
@@ -53,8 +56,9 @@ def conv2d_add_relu(
     *,
     residual: Tensor | None = None,
     activation: str | None = None,
+    kept: dict[str, Array] | None = None,
 ) -> Tensor:
-    """Convolve, then add ``bias`` and ``residual`` and apply ``activation``, in one pass over the output.
+    """Convolve, then add ``bias`` and ``residual`` and apply ``activation``, in one pass.
 
     Parameters
     ----------
@@ -62,6 +66,8 @@ def conv2d_add_relu(
     bias : Tensor (O,)
     residual : Tensor of the shape of the output, optional
     activation : None or "relu"
+    kept : a dictionary that belongs to these values of ``weight``, where kernels may keep what they make of them, to
+        have it ready at the next call; optional
 
     Returns
     -------
@@ -87,7 +93,7 @@ def conv2d_add_relu(
     if residual is not None:
         check_residual(geometry.output_shape, residual)
     if is_fused():
-        return Conv2dAddRelu(geometry, activation)(input, weight, bias, residual)
+        return Conv2dAddRelu(geometry, activation, kept)(input, weight, bias, residual)
     out = conv2d(input, weight, bias, stride, padding, dilation, groups)
     if residual is not None:
         out = out + residual

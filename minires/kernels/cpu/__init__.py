@@ -4,8 +4,7 @@ Nothing is compiled at import. `im2col`, `col2im` and `gather_planes` are the re
 or for second derivatives, and mere copies of memory.
 """
 
-from minires.kernels.cpu.conv import conv2d, conv2d_input_grad, conv2d_weight_grad
-from minires.kernels.cpu.conv_add_relu import conv2d_add_relu
+from minires.kernels.cpu.conv import conv2d, conv2d_add_relu, conv2d_input_grad, conv2d_weight_grad
 from minires.kernels.cpu.elementwise import add, erf, relu, relu_grad
 from minires.kernels.cpu.norm import batch_norm, batch_norm_grad, batch_norm_statistics
 from minires.kernels.cpu.pool import (

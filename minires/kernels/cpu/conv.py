@@ -19,6 +19,7 @@ run in an order that does not depend on the threads, but for small weight gradie
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from itertools import product
 from typing import NamedTuple
@@ -27,11 +28,14 @@ import numpy as np
 
 from minires.device import Array
 from minires.kernels.cpu import depthwise, winograd
+from minires.kernels.cpu.epilogue import BIAS_AND_RESIDUAL, NOTHING, Epilogue, bias_add_relu, finish, no_epilogue
 from minires.kernels.cpu.launch import kernel, launch, launch_sum
 from minires.kernels.cpu.memory import empty, zeros
 from minires.kernels.cpu.microkernel import (
     ROWS,
     VECTOR_BYTES,
+    copy_rows,
+    copy_vector,
     multiply_depth_1,
     multiply_depth_2,
     multiply_rows_1,
@@ -50,7 +54,7 @@ PANEL_BYTES = 1 << 15  # of filters that are multiplied with all blocks of a wor
 WORK_ITEMS = 8  # at least, if there are so many panels: an even share for each thread
 CHUNK_PIXELS = 256  # depth of a block of a weight gradient: its operands stay in L1
 PANELS_AT_ONCE = 16  # of a weight gradient: their chunks of dy stay in L2 while the rows of x pass by
-PANELS_WORTH_PACKING = 4  # so many that copying the rows of x pays: from apart, they fall on the same sets of L1
+PANELS_WORTH_PACKING = 2  # so many that copying the rows of x pays: from apart, they fall on the same sets of L1
 PRIVATE_BYTES = 1 << 20  # a weight gradient up to this size is summed by each thread on its own
 
 
@@ -82,32 +86,37 @@ class Blocks(NamedTuple):
 
 def conv2d(x: Array, w: Array, geometry: Conv2dGeometry) -> Array:
     """(N, C, H, W), (O, C/G, R, S) -> (N, O, P, Q); see the reference kernel of this name."""
-    n, o, p, q = geometry.output_shape
-    y = empty((n, p, q, o), x.dtype)
-    if winograd.suits(geometry, x.dtype):
-        winograd.convolve(to_nhwc(x), to_rsio(w), _before(geometry), y)
-    elif y.size:
-        blocks = _output_blocks(geometry)
-        filters = to_rsio(w).reshape(len(blocks.taps), -1, o)
-        _multiply(_readable(x, geometry), filters, geometry.groups, blocks, y)
-    return from_nhwc(y)
+    return _conv2d(x, w, geometry, no_epilogue(len(w), x.dtype))
+
+
+def conv2d_add_relu(
+    x: Array,
+    w: Array,
+    bias: Array,
+    residual: Array | None,
+    relu: bool,
+    geometry: Conv2dGeometry,
+    kept: dict[str, Array] | None = None,
+) -> Array:
+    """y = relu(conv2d(x, w) + bias + residual); see the reference kernel of this name."""
+    return _conv2d(x, w, geometry, bias_add_relu(bias, residual, relu), kept)
 
 
 def conv2d_input_grad(dy: Array, w: Array, geometry: Conv2dGeometry) -> Array:
     """(N, O, P, Q), (O, C/G, R, S) -> (N, C, H, W); see the reference kernel of this name."""
     n, c, h, width = geometry.input_shape
-    o, depth, r, s = geometry.weight_shape
     if winograd.suits(geometry, dy.dtype):
         top, left = _before(geometry)
         dx = empty((n, h, width, c), dy.dtype)
-        winograd.convolve(to_nhwc(dy), to_rsio(w), (2 - top, 2 - left), dx, transposed=True)
+        filters = winograd.transform_filters(to_rsio(w), transposed=True)
+        winograd.convolve(to_nhwc(dy), filters, (2 - top, 2 - left), dx, no_epilogue(c, dy.dtype))
         return from_nhwc(dx)
     classes = _input_blocks(geometry) if dy.size else ()
     everywhere = len(classes) == geometry.stride[0] * geometry.stride[1]
     dx = (empty if everywhere else zeros)((n, h, width, c), dy.dtype)
-    filters = to_rsio(w).reshape(r * s, depth, o)
     for blocks in classes:
-        _multiply(to_nhwc(dy), filters, geometry.groups, blocks, dx, transposed=True)
+        filters = _pack(w, geometry, blocks, transposed=True)
+        _multiply(to_nhwc(dy), filters, blocks, dx, no_epilogue(c, dy.dtype))
     return from_nhwc(dx)
 
 
@@ -119,7 +128,7 @@ def conv2d_weight_grad(x: Array, dy: Array, geometry: Conv2dGeometry) -> Array:
     if winograd.suits(geometry, x.dtype):
         return from_rsio(winograd.weight_grad(to_nhwc(x), to_nhwc(dy), _before(geometry)))
     windows = _output_windows(geometry)
-    if geometry.groups == o == geometry.input_shape[1] > 1:
+    if _is_depthwise(geometry):
         dw = depthwise.weight_grad(to_nhwc(x), to_nhwc(dy), windows.images, windows.offsets)
         return from_rsio(dw.reshape(r, s, c, o))
     taps, pixels = len(windows.taps), len(windows.offsets)
@@ -134,7 +143,7 @@ def conv2d_weight_grad(x: Array, dy: Array, geometry: Conv2dGeometry) -> Array:
     panels = geometry.groups * -(-columns // width)
     arguments = (
         *(x.reshape(-1), np.zeros(ROWS, x.dtype), np.ascontiguousarray(windows.offsets.T), tile_size),
-        *(to_nhwc(dy).reshape(-1, o), size, width, columns),
+        *(to_nhwc(dy).reshape(-1), size, width, columns),
     )
     shape, work = (taps, depth, o), dy.size * taps * depth
     if x.itemsize * taps * depth * o > PRIVATE_BYTES and panels >= get_num_threads():
@@ -143,6 +152,32 @@ def conv2d_weight_grad(x: Array, dy: Array, geometry: Conv2dGeometry) -> Array:
     else:
         dw = launch_sum(_add_products, chunks, work, shape, x.dtype, 0, panels, *arguments)
     return from_rsio(dw.reshape(r, s, c, o))
+
+
+def _conv2d(
+    x: Array, w: Array, geometry: Conv2dGeometry, epilogue: Epilogue, kept: dict[str, Array] | None = None
+) -> Array:
+    """The convolution and what follows it; ``kept`` keeps what is made of w alone for the next call."""
+    n, o, p, q = geometry.output_shape
+    y = empty((n, p, q, o), x.dtype)
+    if winograd.suits(geometry, x.dtype, filters_kept=kept is not None):
+        filters = _keep(kept, "winograd", lambda: winograd.transform_filters(to_rsio(w)))
+        winograd.convolve(to_nhwc(x), filters, _before(geometry), y, epilogue)
+    elif y.size:
+        blocks = _output_blocks(geometry)
+        filters = _keep(kept, "im2col", lambda: _pack(w, geometry, blocks))
+        _multiply(_readable(x, geometry), filters, blocks, y, epilogue)
+    return from_nhwc(y)
+
+
+def _keep(kept: dict[str, Array] | None, name: str, make: Callable[[], Array]) -> Array:
+    """Return what ``kept`` has by this name, or make it."""
+    found = None if kept is None else kept.get(name)
+    if found is None:
+        found = make()
+        if kept is not None:
+            kept[name] = found
+    return found
 
 
 def _before(geometry: Conv2dGeometry) -> Pair:
@@ -248,17 +283,27 @@ def _in_blocks(windows: Windows, targets: Array) -> Blocks:
     return Blocks(windows.images, np.ascontiguousarray(sources.swapaxes(1, 2)), targets, windows.taps)
 
 
-def _multiply(x: Array, filters: Array, groups: int, blocks: Blocks, y: Array, transposed: bool = False) -> None:
-    """Write the products of the blocks' numbers in x (N, ...) with filters (R * S, C/G, O) to y (N, ..., channels).
+def _pack(w: Array, geometry: Conv2dGeometry, blocks: Blocks, transposed: bool = False) -> Array:
+    """Return filters (O, C/G, R, S) as `_multiply` takes them; ``transposed``, from output to input channels."""
+    o, _, r, s = geometry.weight_shape
+    taps = r if _reads_runs(geometry) and not transposed else r * s
+    filters = to_rsio(w).reshape(taps, -1, o)
+    if _is_depthwise(geometry):
+        return filters.reshape(taps, o)[blocks.taps]
+    return pack_filters(filters, blocks.taps, geometry.groups, transposed)
 
-    ``transposed`` filters go from output channels to input channels.
-    """
-    if groups == x.shape[-1] == y.shape[-1] > 1:
-        own = filters.reshape(len(filters), -1)[blocks.taps]
-        depthwise.multiply(x, own, blocks.images, blocks.sources, blocks.targets, y)
+
+def _is_depthwise(geometry: Conv2dGeometry) -> bool:
+    """Tell whether each channel has a filter of its own, and gives one channel."""
+    return geometry.groups == geometry.input_shape[1] == geometry.weight_shape[0] > 1
+
+
+def _multiply(x: Array, filters: Array, blocks: Blocks, y: Array, epilogue: Epilogue) -> None:
+    """Write the products of the blocks' numbers in x (N, ...) with filters to y (N, ..., channels)."""
+    if filters.ndim == 2:
+        depthwise.multiply(x, filters, blocks.images, blocks.sources, blocks.targets, y, epilogue)
         return
-    filters = pack_filters(filters, blocks.taps, groups, transposed)
-    _, panels, rows, _ = filters.shape
+    groups, panels, rows, _ = filters.shape
     count, taps, _ = blocks.sources.shape
     depth = rows // taps
     tiles = len(x) // blocks.images
@@ -268,15 +313,39 @@ def _multiply(x: Array, filters: Array, groups: int, blocks: Blocks, y: Array, t
         *(spans, shares, x.reshape(-1), x.size // tiles, np.zeros(depth, x.dtype), blocks.sources),
         *(filters, panel_width(1, x.dtype), y.shape[-1] // groups, y.reshape(-1), y.size // tiles, blocks.targets),
     )
-    launch(_multiply_items, tiles * spans * shares, tiles * count * ROWS * rows * y.shape[-1], *arguments)
+    launch(_multiply_items, tiles * spans * shares, tiles * count * ROWS * rows * y.shape[-1], *arguments, *epilogue)
 
 
 @kernel
-def _multiply_items(start, stop, spans, shares, x, x_tile, zeros, sources, filters, lanes, columns, y, y_tile, targets):
-    """A work item is a tile's span of blocks times a share of all panels: the blocks stay in cache for each panel."""
+def _multiply_items(
+    start,
+    stop,
+    spans,
+    shares,
+    x,
+    x_tile,
+    zeros,
+    sources,
+    filters,
+    lanes,
+    columns,
+    y,
+    y_tile,
+    targets,
+    steps,
+    bias,
+    residual,
+    floor,
+):
+    """A work item is a tile's span of blocks times a share of all panels: the blocks stay in cache for each panel.
+
+    Panels too large for L1 are multiplied in portions: some taps, or where a single tap is too much, some of its depth.
+    """
     blocks, taps, _ = sources.shape
     groups, panels, rows, width = filters.shape
     depth = zeros.size
+    portions = (depth * width * x.itemsize + PANEL_BYTES - 1) // PANEL_BYTES  # of the depth of a tap
+    depth_at_once = (depth + portions - 1) // portions
     taps_at_once = max(1, PANEL_BYTES // (depth * width * x.itemsize))
     sources, filters = sources.reshape(-1), filters.reshape(-1)
     part = np.empty(ROWS * width, y.dtype)  # a block that is not all wanted is computed here, then copied
@@ -287,35 +356,46 @@ def _multiply_items(start, stop, spans, shares, x, x_tile, zeros, sources, filte
         for index in range(groups * panels * share // shares, groups * panels * (share + 1) // shares):
             group, panel = divmod(index, panels)
             wanted = min(width, columns - panel * width)
-            x0, b0 = tile * x_tile + group * depth, index * rows * width
-            y0 = tile * y_tile + group * columns + panel * width
-            for tap in range(0, taps, taps_at_once):
-                some = min(taps_at_once, taps - tap)
+            first_column = group * columns + panel * width
+            y0 = tile * y_tile + first_column
+            for portion in range((taps + taps_at_once - 1) // taps_at_once * portions):
+                tap, k = portion // portions * taps_at_once, portion % portions * depth_at_once
+                some, some_depth = min(taps_at_once, taps - tap), min(depth_at_once, depth - k)
+                add, last = portion > 0, tap + some == taps and k + some_depth == depth
+                x0, b0 = tile * x_tile + group * depth + k, (index * rows + tap * depth + k) * width
+                c_steps = steps if last else NOTHING
                 for block in range(blocks * span // spans, blocks * (span + 1) // spans):
+                    s0 = (block * taps + tap) * ROWS
                     whole = wanted == width and targets[block, ROWS - 1] >= 0
                     c, c0, c_targets = (y, y0, targets[block]) if whole else (part, 0, part_targets)
-                    s0, b1, add = (block * taps + tap) * ROWS, b0 + tap * depth * width, whole and tap > 0
+                    c_add, end = whole and add, (c_steps if whole else NOTHING, bias, first_column, residual, floor)
                     if width == lanes:
-                        multiply_rows_1(x, x0, zeros, sources, s0, filters, b1, c, c0, c_targets, 0, some, depth, add)
+                        multiply_rows_1(
+                            x, x0, zeros, sources, s0, filters, b0, c, c0, c_targets, 0, some, some_depth, c_add, end
+                        )
                     else:
-                        multiply_rows_2(x, x0, zeros, sources, s0, filters, b1, c, c0, c_targets, 0, some, depth, add)
+                        multiply_rows_2(
+                            x, x0, zeros, sources, s0, filters, b0, c, c0, c_targets, 0, some, some_depth, c_add, end
+                        )
                     if not whole:
                         for i in range(ROWS):
                             if targets[block, i] >= 0:
                                 for j in range(wanted):
                                     at = y0 + targets[block, i] + j
-                                    y[at] = part[i * width + j] + (y[at] if tap > 0 else 0)
+                                    total = part[i * width + j] + (y[at] if add else 0)
+                                    added = residual[at] if c_steps == BIAS_AND_RESIDUAL else 0
+                                    y[at] = finish(total, c_steps, bias[first_column + j], added, floor)
 
 
 @kernel
 def _add_products(
     first_chunk, last_chunk, first_panel, last_panel, x, zeros, offsets, x_tile, dy, size, width, columns, dw
 ):
-    """Add the products of x and dy (pixels, O) over chunks of output pixels to some panels of dw (taps, C/G, O)."""
+    """Add the products of x and dy, over chunks of output pixels, to some panels of dw (taps, C/G, O)."""
     taps, pixels = offsets.shape
     _, depth, o = dw.shape
     chunks, panels = (pixels + size - 1) // size, (columns + width - 1) // width
-    one_vector = width * dw.itemsize == VECTOR_BYTES
+    lanes = VECTOR_BYTES // dw.itemsize
     offsets, flat = offsets.reshape(-1), dw.reshape(-1)
     packed, part = np.zeros(PANELS_AT_ONCE * size * width, dw.dtype), np.empty(ROWS * width, dw.dtype)
     packed_x, packed_rows = np.zeros(size * ROWS, x.dtype), (np.arange(size) * ROWS).astype(np.int32)
@@ -329,29 +409,31 @@ def _add_products(
             for index in range(begin, end):
                 column, wanted = _columns(index, panels, columns, width)
                 for k in range(count):
-                    row = dy[tile * pixels + first + k, column:]
+                    row = (tile * pixels + first + k) * o + column
                     to = ((index - begin) * size + k) * width
-                    for j in range(0, wanted - 7, 8):  # eight at a time are a vector or two
-                        for i in range(8):
-                            packed[to + j + i] = row[j + i]
-                    for j in range(wanted // 8 * 8, wanted):
-                        packed[to + j] = row[j]
+                    for j in range(0, wanted - lanes + 1, lanes):
+                        copy_vector(dy, row + j, packed, to + j)
+                    for j in range(wanted // lanes * lanes, wanted):
+                        packed[to + j] = dy[row + j]
             for tap in range(taps):
                 for row in range(0, depth, ROWS):
                     top = max(0, min(row, depth - ROWS))  # the last block begins early, so as not to read beyond
                     a, a0, sources, s0 = x, tile * x_tile + group * depth + top, offsets, tap * pixels + first
                     if end - begin >= PANELS_WORTH_PACKING:
                         for k in range(count):
-                            for i in range(ROWS):
-                                packed_x[k * ROWS + i] = x[a0 + offsets[s0 + k] + i] if offsets[s0 + k] >= 0 else 0
+                            if offsets[s0 + k] >= 0:
+                                copy_rows(x, a0 + offsets[s0 + k], packed_x, k * ROWS)
+                            else:
+                                packed_x[k * ROWS : (k + 1) * ROWS] = 0
                         a, a0, sources, s0 = packed_x, 0, packed_rows, 0
                     for index in range(begin, end):
                         column, wanted = _columns(index, panels, columns, width)
                         whole = wanted == width and top == row and row + ROWS <= depth
                         c0, b0 = (tap * depth + row) * o + column, (index - begin) * size * width
                         c, c_start, c_stride = (flat, c0, o) if whole else (part, 0, width)
-                        part[:] = 0
-                        if one_vector:
+                        if not whole:
+                            part[:] = 0
+                        if width == lanes:
                             multiply_depth_1(a, a0, zeros, sources, s0, packed, b0, c, c_start, c_stride, count)
                         else:
                             multiply_depth_2(a, a0, zeros, sources, s0, packed, b0, c, c_start, c_stride, count)

@@ -7,17 +7,20 @@ with all channels, which are neighbours in memory, in the innermost. The tables 
 from __future__ import annotations
 
 from minires.device import Array
+from minires.kernels.cpu.epilogue import BIAS, BIAS_AND_RESIDUAL, Epilogue, finish
 from minires.kernels.cpu.launch import kernel, launch, launch_sum
 
 
-def multiply(x: Array, filters: Array, images: int, sources: Array, targets: Array, y: Array) -> None:
+def multiply(
+    x: Array, filters: Array, images: int, sources: Array, targets: Array, y: Array, epilogue: Epilogue
+) -> None:
     """Write the sums over taps of x (N, ..., C) times ``filters`` (taps, C) to the pixels ``targets`` of y (N, ..., C).
 
     A tile of ``images`` has its taps at ``sources`` (blocks, taps, ROWS) and its pixels at ``targets`` (blocks, ROWS).
     """
     tiles = len(x) // images
     arguments = x.reshape(tiles, -1), filters, sources, targets, y.reshape(tiles, -1)
-    launch(_multiply, tiles * len(sources), y.size * len(filters), *arguments)
+    launch(_multiply, tiles * len(sources), y.size * len(filters), *arguments, *epilogue)
 
 
 def weight_grad(x: Array, dy: Array, images: int, offsets: Array) -> Array:
@@ -32,7 +35,7 @@ def weight_grad(x: Array, dy: Array, images: int, offsets: Array) -> Array:
 
 
 @kernel
-def _multiply(start, stop, x, filters, sources, targets, y):
+def _multiply(start, stop, x, filters, sources, targets, y, steps, bias, residual, floor):
     """Blocks ``start`` to ``stop``, counted through all tiles."""
     blocks, taps, rows = sources.shape
     channels = filters.shape[1]
@@ -50,6 +53,13 @@ def _multiply(start, stop, x, filters, sources, targets, y):
                     pixel, weights = x[tile, source : source + channels], filters[t]
                     for c in range(channels):
                         sums[c] += pixel[c] * weights[c]
+            if steps == BIAS:
+                for c in range(channels):
+                    sums[c] = finish(sums[c], BIAS, bias[c], 0, floor)
+            elif steps == BIAS_AND_RESIDUAL:
+                added = residual[tile * y.shape[1] + target :]
+                for c in range(channels):
+                    sums[c] = finish(sums[c], BIAS_AND_RESIDUAL, bias[c], added[c], floor)
 
 
 @kernel

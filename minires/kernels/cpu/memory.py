@@ -18,6 +18,7 @@ import numpy as np
 
 from minires.device import Array
 
+LINE_BYTES = 64
 LEAST_BYTES = 1 << 20  # below, malloc keeps memory itself
 
 
@@ -40,7 +41,7 @@ class _Pool:
             self.used_bytes += size
             self.most_used_bytes = max(self.most_used_bytes, self.used_bytes)
             self._trim()
-            return found.pop() if found else np.empty(size, np.uint8)
+            return found.pop() if found else _aligned(size)
 
     def give(self, memory: Array) -> None:
         with self.lock:
@@ -86,8 +87,15 @@ def empty(shape: tuple[int, ...], dtype: np.dtype) -> Array:
     """Return a C-contiguous array of any content, as ``numpy.empty`` does."""
     size = math.prod(shape) * dtype.itemsize
     if size < LEAST_BYTES:
-        return np.empty(shape, dtype)
+        return _aligned(size).view(dtype).reshape(shape)
     return np.asarray(_Block(size)).view(dtype).reshape(shape)
+
+
+def _aligned(size: int) -> Array:
+    """Return bytes that begin where a cache line does: a vector that lies across two takes both."""
+    memory = np.empty(size + LINE_BYTES, np.uint8)
+    skipped = -memory.ctypes.data % LINE_BYTES
+    return memory[skipped : skipped + size]
 
 
 def zeros(shape: tuple[int, ...], dtype: np.dtype) -> Array:

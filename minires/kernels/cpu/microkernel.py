@@ -71,30 +71,53 @@ class _Block:
         builder = self.builder
         b_vectors = [builder.load(self._vector_at(b_row, j), align=self.itemsize) for j in range(len(self.sums[0]))]
         for pointer, row in zip(a_pointers, self.sums, strict=True):
-            a = self._broadcast(builder.load(pointer))
+            a = _broadcast(builder, builder.load(pointer), self.vector)
             for b, variable in zip(b_vectors, row, strict=True):
                 # "contract" makes one fused instruction of the two where the processor has it.
                 product = builder.fmul(a, b, flags=("contract",))
                 builder.store(builder.fadd(builder.load(variable), product, flags=("contract",)), variable)
 
-    def store(self, c_rows: Sequence[Any], add: bool) -> None:
-        """c_rows[i][:] = sums[i, :], or += with ``add``"""
-        builder = self.builder
-        for c_row, row in zip(c_rows, self.sums, strict=True):
-            for j, variable in enumerate(row):
-                pointer = self._vector_at(c_row, j)
-                value = builder.load(variable)
-                if add:
-                    value = builder.fadd(builder.load(pointer, align=self.itemsize), value)
-                builder.store(value, pointer, align=self.itemsize)
+    def add(self, rows: Sequence[Any]) -> None:
+        """sums[i, :] += rows[i][:]"""
+        for row, variables in zip(rows, self.sums, strict=True):
+            for j, variable in enumerate(variables):
+                value = self.builder.load(self._vector_at(row, j), align=self.itemsize)
+                self.builder.store(self.builder.fadd(self.builder.load(variable), value), variable)
+
+    def clip(self, floor: Any) -> None:
+        """sums[i, :] = floor where they are less"""
+        floor = _broadcast(self.builder, floor, self.vector)
+        for variables in self.sums:
+            for variable in variables:
+                self.builder.store(_clipped(self.builder, self.builder.load(variable), floor), variable)
+
+    def store(self, rows: Sequence[Any]) -> None:
+        """rows[i][:] = sums[i, :]"""
+        for row, variables in zip(rows, self.sums, strict=True):
+            for j, variable in enumerate(variables):
+                self.builder.store(self.builder.load(variable), self._vector_at(row, j), align=self.itemsize)
 
     def _vector_at(self, pointer: Any, j: int) -> Any:
         return self.builder.bitcast(self.builder.gep(pointer, [INT64(j * self.lanes)]), self.vector.as_pointer())
 
-    def _broadcast(self, scalar: Any) -> Any:
-        undefined = ir.Constant(self.vector, ir.Undefined)
-        one = self.builder.insert_element(undefined, scalar, INT32(0))
-        return self.builder.shuffle_vector(one, undefined, ir.Constant(ir.VectorType(INT32, self.lanes), None))
+
+def _broadcast(builder: Any, scalar: Any, vector: Any) -> Any:
+    undefined = ir.Constant(vector, ir.Undefined)
+    one = builder.insert_element(undefined, scalar, INT32(0))
+    return builder.shuffle_vector(one, undefined, ir.Constant(ir.VectorType(INT32, vector.count), None))
+
+
+def _clipped(builder: Any, value: Any, floor: Any) -> Any:
+    """Return the larger of two vectors by element; NaN stays."""
+    return builder.select(builder.fcmp_ordered("<", value, floor), floor, value)
+
+
+def _prefetch_to_write(builder: Any, pointer: Any) -> None:
+    """Have memory on its way to L1 while the sums are computed: stores that miss it soon hold up everything."""
+    byte = builder.bitcast(pointer, ir.IntType(8).as_pointer())
+    kind = ir.FunctionType(ir.VoidType(), [byte.type, INT32, INT32, INT32])
+    prefetch = builder.module.declare_intrinsic("llvm.prefetch", [byte.type], kind)
+    builder.call(prefetch, [byte, INT32(1), INT32(3), INT32(1)])  # to write, into L1, data
 
 
 def _source(builder: Any, a: Any, zeros: Any, table: Any, index: Any) -> Any:
@@ -111,29 +134,49 @@ def _addresses(
     ``places`` are pairs: which argument the array is, and which argument counts the numbers before it (None: no such).
     """
     return [
-        builder.gep(
-            context.make_array(signature.args[array])(context, builder, arguments[array]).data,
-            [INT64(0) if before is None else arguments[before]],
+        _address(
+            *(context, builder, signature.args[array], arguments[array]),
+            INT64(0) if before is None else arguments[before],
         )
         for array, before in places
     ]
 
 
+def _address(context: Any, builder: Any, array_type: Any, array: Any, before: Any) -> Any:
+    return builder.gep(context.make_array(array_type)(context, builder, array).data, [before])
+
+
+def _epilogue(context: Any, builder: Any, signature: Any, arguments: Any, before: Any) -> tuple[Any, Any, Any, Any]:
+    """Return steps, the addresses of bias and, ``before`` numbers on, of residual, and floor: the last argument."""
+    _, bias_type, _, residual_type, _ = signature.args[-1]
+    steps, bias, bias0, residual, floor = cgutils.unpack_tuple(builder, arguments[-1])
+    bias = _address(context, builder, bias_type, bias, bias0)
+    return steps, bias, _address(context, builder, residual_type, residual, before), floor
+
+
 def _multiply_rows(vectors: int) -> Any:
     @intrinsic
-    def multiply_rows(typing, a, a0, zeros, sources, sources0, b, b0, c, c0, targets, targets0, taps, depth, add):
+    def multiply_rows(typing, a, a0, zeros, sources, sources0, b, b0, c, c0, targets, targets0, taps, depth, add, end):
         """c[c0 + targets[targets0 + i] :][:width] = sum over t, k of a[a0 + sources[t, i] + k] * b[t, k, :]
 
         Or += where ``add`` is not 0.
         ``sources`` is read from sources0 as (taps, ROWS), ``b`` from b0 as (taps, depth, width), ``targets`` from
         targets0 as (ROWS,). ``zeros`` holds at least ``depth`` zeros.
+
+        ``end`` is () or the `epilogue` (steps, bias, bias0, residual, floor): with steps of 1, bias[bias0:][:width] is
+        added to the sums, with 2 also what ``residual`` has in the place of c, and what is less than ``floor`` becomes
+        ``floor``.
         """
 
         def generate(context, builder, signature, arguments):
             places = (0, 1), (2, None), (3, 4), (5, 6), (7, 8), (9, 10)
             a, zeros, sources, b, c, targets = _addresses(context, builder, signature, arguments, *places)
-            taps, depth, add = arguments[11:]
+            taps, depth, add, _ = arguments[11:]
             dtype = signature.args[0].dtype
+            offsets = [builder.sext(builder.load(builder.gep(targets, [INT64(i)])), INT64) for i in range(ROWS)]
+            c_rows = [builder.gep(c, [offset]) for offset in offsets]
+            for row in c_rows:
+                _prefetch_to_write(builder, row)
             block = _Block(builder, dtype, context.get_data_type(dtype), vectors)
             with cgutils.for_range(builder, taps, intp=INT64) as tap:
                 first = builder.mul(tap.index, INT64(ROWS))
@@ -142,17 +185,20 @@ def _multiply_rows(vectors: int) -> Any:
                 with cgutils.for_range(builder, depth, intp=INT64) as k:
                     b_row = builder.gep(b_tap, [builder.mul(k.index, INT64(block.width))])
                     block.multiply_add([builder.gep(row, [k.index]) for row in rows], b_row)
-            offsets = [builder.sext(builder.load(builder.gep(targets, [INT64(i)])), INT64) for i in range(ROWS)]
-            c_rows = [builder.gep(c, [offset]) for offset in offsets]
-            with builder.if_else(builder.icmp_signed("!=", add, INT64(0))) as (then, otherwise):
-                with then:
-                    block.store(c_rows, add=True)
-                with otherwise:
-                    block.store(c_rows, add=False)
+            with builder.if_then(builder.icmp_signed("!=", add, INT64(0))):
+                block.add(c_rows)
+            if len(end):
+                steps, bias, residual, floor = _epilogue(context, builder, signature, arguments, arguments[8])
+                with builder.if_then(builder.icmp_signed("!=", steps, INT64(0))):
+                    block.add([bias] * ROWS)
+                    with builder.if_then(builder.icmp_signed("==", steps, INT64(2))):
+                        block.add([builder.gep(residual, [offset]) for offset in offsets])
+                    block.clip(floor)
+            block.store(c_rows)
             return context.get_dummy_value()
 
         i = types.int64
-        return types.void(a, i, zeros, sources, i, b, i, c, i, targets, i, i, i, i), generate
+        return types.void(a, i, zeros, sources, i, b, i, c, i, targets, i, i, i, i, end), generate
 
     return multiply_rows
 
@@ -175,7 +221,9 @@ def _multiply_depth(vectors: int) -> Any:
                 pixel = _source(builder, a, zeros, sources, k.index)
                 b_row = builder.gep(b, [builder.mul(k.index, INT64(block.width))])
                 block.multiply_add([builder.gep(pixel, [INT64(i)]) for i in range(ROWS)], b_row)
-            block.store([builder.gep(c, [builder.mul(c_stride, INT64(i))]) for i in range(ROWS)], add=True)
+            c_rows = [builder.gep(c, [builder.mul(c_stride, INT64(i))]) for i in range(ROWS)]
+            block.add(c_rows)
+            block.store(c_rows)
             return context.get_dummy_value()
 
         i = types.int64
@@ -189,6 +237,28 @@ multiply_rows_1, multiply_rows_2 = _multiply_rows(1), _multiply_rows(2)
 multiply_depth_1, multiply_depth_2 = _multiply_depth(1), _multiply_depth(2)
 
 
+def _copy(count: int | None) -> Any:
+    @intrinsic
+    def copy(typing, source, source0, target, target0):
+        """target[target0:][:count] = source[source0:][:count], by vectors: loops might be of arrays that overlap."""
+
+        def generate(context, builder, signature, arguments):
+            dtype = signature.args[0].dtype
+            numbers = VECTOR_BYTES * 8 // dtype.bitwidth if count is None else count
+            vector = ir.VectorType(context.get_data_type(dtype), numbers)
+            source, target = _addresses(context, builder, signature, arguments, (0, 1), (2, 3))
+            source, target = (builder.bitcast(pointer, vector.as_pointer()) for pointer in (source, target))
+            builder.store(builder.load(source, align=dtype.bitwidth // 8), target, align=dtype.bitwidth // 8)
+            return context.get_dummy_value()
+
+        return types.void(source, types.int64, target, types.int64), generate
+
+    return copy
+
+
+copy_rows, copy_vector = _copy(ROWS), _copy(None)
+
+
 def tile_transform(matrix: np.ndarray) -> Any:
     """Return the intrinsic that computes y = matrix @ x @ matrix^T for tiles of pixels, many channels at a time.
 
@@ -197,11 +267,12 @@ def tile_transform(matrix: np.ndarray) -> Any:
     outputs, inputs = matrix.shape
 
     @intrinsic
-    def transform(typing, x, x0, zeros, sources, sources0, y, y0, scrap, targets, targets0, channels):
+    def transform(typing, x, x0, zeros, sources, sources0, y, y0, scrap, targets, targets0, channels, end):
         """y[y0 + targets[i, j] :][:channels] = sum over a, b of matrix[i, a] * matrix[j, b] * x[x0 + sources[a, b] :]
 
         A negative source reads ``zeros``, a negative target writes to ``scrap``; both have ``channels`` numbers, a
-        multiple of the vector's. The tables are read from sources0 and targets0 on.
+        multiple of the vector's. The tables are read from sources0 and targets0 on. ``end`` is as in `multiply_rows`,
+        with steps of 1 or 2.
         """
 
         def generate(context, builder, signature, arguments):
@@ -212,6 +283,13 @@ def tile_transform(matrix: np.ndarray) -> Any:
             vector = ir.VectorType(context.get_data_type(dtype), VECTOR_BYTES // itemsize)
             read = [_source(builder, x, zeros, sources, INT64(i)) for i in range(inputs**2)]
             write = [_source(builder, y, scrap, targets, INT64(i)) for i in range(outputs**2)]
+            if len(end):
+                steps, bias, residual, floor = _epilogue(context, builder, signature, arguments, arguments[6])
+                floor = _broadcast(builder, floor, vector)
+                has_residual = builder.icmp_signed("==", steps, INT64(2))
+                residuals = [_source(builder, residual, zeros, targets, INT64(i)) for i in range(outputs**2)]
+                for pointer in write:
+                    _prefetch_to_write(builder, pointer)
 
             def combine(coefficients, vectors):
                 total = None
@@ -230,14 +308,30 @@ def tile_transform(matrix: np.ndarray) -> Any:
                 def at(pointer):
                     return builder.bitcast(builder.gep(pointer, [channel]), vector.as_pointer())
 
-                tile = np.array([builder.load(at(p), align=itemsize) for p in read], object).reshape(inputs, inputs)
+                def load(pointer):
+                    return builder.load(at(pointer), align=itemsize)
+
+                def store(values):
+                    for pointer, value in zip(write, values, strict=True):
+                        builder.store(value, at(pointer), align=itemsize)
+
+                tile = np.array([load(p) for p in read], object).reshape(inputs, inputs)
                 for _ in range(2):  # matrix @ tile, transposed: twice makes matrix @ tile @ matrix^T
                     tile = np.array([[combine(row, column) for row in matrix] for column in tile.T], object)
-                for pointer, value in zip(write, tile.reshape(-1), strict=True):
-                    builder.store(value, at(pointer), align=itemsize)
+                values = tile.reshape(-1)
+                if len(end):
+                    values = [builder.fadd(value, load(bias)) for value in values]
+                    with builder.if_else(has_residual) as (then, otherwise):
+                        with then:
+                            sums = [builder.fadd(v, load(r)) for v, r in zip(values, residuals, strict=True)]
+                            store([_clipped(builder, value, floor) for value in sums])
+                        with otherwise:
+                            store([_clipped(builder, value, floor) for value in values])
+                else:
+                    store(values)
             return context.get_dummy_value()
 
         i = types.int64
-        return types.void(x, i, zeros, sources, i, y, i, scrap, targets, i, i), generate
+        return types.void(x, i, zeros, sources, i, y, i, scrap, targets, i, i, end), generate
 
     return transform

@@ -25,6 +25,7 @@ import numpy as np
 
 from minires.device import Array
 from minires.kernels.algorithm import chosen_algorithm
+from minires.kernels.cpu.epilogue import Epilogue
 from minires.kernels.cpu.launch import kernel, launch, launch_sum
 from minires.kernels.cpu.memory import empty, zeros
 from minires.kernels.cpu.microkernel import (
@@ -64,11 +65,14 @@ BLOCK_TILES = 24  # at least, or the filters, which are read once a block, take 
 WORK_ITEMS = 8  # for each thread, at least, if there are so many panels
 PRIVATE_BYTES = 1 << 20  # a weight gradient up to this size is summed by each thread on its own
 # Measured: with fewer channels the transforms cost what they save; with fewer tiles, those of the filters do.
-LEAST_CHANNELS, LEAST_TILES = 32, 96
+LEAST_CHANNELS, LEAST_TILES, LEAST_TILES_IF_KEPT = 32, 64, 16
 
 
-def suits(geometry: Conv2dGeometry, dtype: np.dtype) -> bool:
-    """Tell whether a convolution, and its gradients, are to be computed here."""
+def suits(geometry: Conv2dGeometry, dtype: np.dtype, filters_kept: bool = False) -> bool:
+    """Tell whether a convolution, and its gradients, are to be computed here.
+
+    With fewer tiles it pays if the transformed filters are kept from call to call.
+    """
     o, c, *kernel_size = geometry.weight_shape
     n, _, p, q = geometry.output_shape
     fits = dtype == np.float32 and (kernel_size, geometry.groups) == ([3, 3], 1) and c % LANES == o % LANES == 0
@@ -77,24 +81,36 @@ def suits(geometry: Conv2dGeometry, dtype: np.dtype) -> bool:
     tiles = n * -(-p // 4) * -(-q // 4)
     if chosen_algorithm() == "winograd":
         return tiles > 0
-    return min(c, o) >= LEAST_CHANNELS and tiles >= LEAST_TILES
+    return min(c, o) >= LEAST_CHANNELS and tiles >= (LEAST_TILES_IF_KEPT if filters_kept else LEAST_TILES)
 
 
-def convolve(x: Array, w: Array, padding: Pair, y: Array, transposed: bool = False) -> None:
-    """Write the convolution of x (N, H, W, C), padded by (top, left), with w (3, 3, C, O) to y (N, P, Q, O).
+def transform_filters(w: Array, transposed: bool = False) -> Array:
+    """(3, 3, C, O) -> (36, panels, C, columns): transformed filters in panels of output channels.
 
     With ``transposed``, w is (3, 3, O, C) instead, and turned by 180 degrees.
     """
+    taps = np.arange(TAPS)
+    (packed,) = pack_filters(w.reshape(TAPS, *w.shape[2:]), taps[::-1] if transposed else taps, 1, transposed)
+    panels, rows, width = packed.shape
+    filters = empty((PLANES, panels, rows // TAPS, width), w.dtype)
+    launch(_transform_filters, panels * (rows // TAPS), filters.size, packed, *_void(width), filters)
+    return filters
+
+
+def convolve(x: Array, filters: Array, padding: Pair, y: Array, epilogue: Epilogue) -> None:
+    """Write the convolution of x (N, H, W, C), padded by (top, left), with `transform_filters` to y (N, P, Q, O)."""
     n, h, width, c = x.shape
     _, p, q, o = y.shape
-    filters = _filters(w, transposed)
     sources, targets = _input_tiles((h, width, c), padding, (p, q)), _output_tiles((p, q, o))
     tiles = n * len(sources)
     block = _block_size(tiles, c)
     blocks = -(-tiles // block)
     shares = min(filters.shape[1], -(-WORK_ITEMS * get_num_threads() // blocks))  # of panels
-    arguments = (x.reshape(-1), h * width * c, sources, filters, y.reshape(-1), p * q * o, targets, o, LANES)
-    launch(_convolve, blocks * shares, PLANES * tiles * c * o, *arguments, *_void(max(c, o)), tiles, block, shares)
+    arguments = (
+        *(x.reshape(-1), h * width * c, sources, filters, y.reshape(-1), p * q * o, targets),
+        *(o, LANES, *_void(max(c, o)), tiles, block, shares),
+    )
+    launch(_convolve, blocks * shares, PLANES * tiles * c * o, *arguments, *epilogue)
 
 
 def weight_grad(x: Array, dy: Array, padding: Pair) -> Array:
@@ -121,16 +137,6 @@ def weight_grad(x: Array, dy: Array, padding: Pair) -> Array:
     dw = empty((3, 3, c, o), x.dtype)
     launch(_transform_filter_grads, panels * c, planes.size, planes, *void, dw)
     return dw
-
-
-def _filters(w: Array, transposed: bool) -> Array:
-    """(3, 3, C, O) -> (36, panels, C, columns): transformed filters in panels of output channels."""
-    taps = np.arange(TAPS)
-    (packed,) = pack_filters(w.reshape(TAPS, *w.shape[2:]), taps[::-1] if transposed else taps, 1, transposed)
-    panels, rows, width = packed.shape
-    filters = empty((PLANES, panels, rows // TAPS, width), w.dtype)
-    launch(_transform_filters, panels * (rows // TAPS), filters.size, packed, *_void(width), filters)
-    return filters
 
 
 def _block_size(tiles: int, channels: int) -> int:
@@ -174,7 +180,7 @@ def _transform_filters(start, stop, packed, zeros, scrap, filters):
     source, target = packed.reshape(-1), filters.reshape(-1)
     for item in range(start, stop):
         first = (item // depth * rows + item % depth) * width
-        _transform_filter(source, first, zeros, taps, 0, target, item * width, scrap, planes, 0, width)
+        _transform_filter(source, first, zeros, taps, 0, target, item * width, scrap, planes, 0, width, ())
 
 
 @kernel
@@ -188,12 +194,31 @@ def _transform_filter_grads(start, stop, planes, zeros, scrap, dw):
         panel, row = divmod(item, depth)
         first, wanted = panel * width, min(width, columns - panel * width)
         x0, y0 = (panel * rows + row) * width, row * columns + first
-        _transform_filter_grad(source, x0, zeros, sources, 0, target, y0, scrap, taps, 0, wanted)
+        _transform_filter_grad(source, x0, zeros, sources, 0, target, y0, scrap, taps, 0, wanted, ())
 
 
 @kernel
 def _convolve(
-    start, stop, x, x_image, sources, filters, y, y_image, targets, columns, lanes, zeros, scrap, tiles, block, shares
+    start,
+    stop,
+    x,
+    x_image,
+    sources,
+    filters,
+    y,
+    y_image,
+    targets,
+    columns,
+    lanes,
+    zeros,
+    scrap,
+    tiles,
+    block,
+    shares,
+    steps,
+    bias,
+    residual,
+    floor,
 ):
     """A work item is a block of tiles times a share of all panels."""
     _, panels, depth, width = filters.shape
@@ -208,21 +233,22 @@ def _convolve(
         for t in range(count):
             image, tile = divmod(first + t, per_image)
             x0, s0 = image * x_image, tile * PLANES
-            _transform_input(x, x0, zeros, sources, s0, v, t * depth, scrap, v_planes, 0, depth)
+            _transform_input(x, x0, zeros, sources, s0, v, t * depth, scrap, v_planes, 0, depth, ())
         for panel in range(panels * share // shares, panels * (share + 1) // shares):
             for plane in range(PLANES):
                 v0, m0 = plane * block * depth, plane * block * width
                 b0 = (plane * panels + panel) * depth * width
                 for row in range(0, count, ROWS):
                     if width == lanes:
-                        multiply_rows_1(v, v0, zeros, v_rows, row, filters, b0, m, m0, m_rows, row, 1, depth, 0)
+                        multiply_rows_1(v, v0, zeros, v_rows, row, filters, b0, m, m0, m_rows, row, 1, depth, 0, ())
                     else:
-                        multiply_rows_2(v, v0, zeros, v_rows, row, filters, b0, m, m0, m_rows, row, 1, depth, 0)
+                        multiply_rows_2(v, v0, zeros, v_rows, row, filters, b0, m, m0, m_rows, row, 1, depth, 0, ())
             wanted = min(width, columns - panel * width)
             for t in range(count):
                 image, tile = divmod(first + t, per_image)
                 y0, t0 = image * y_image + panel * width, tile * 16
-                _transform_output(m, t * width, zeros, m_planes, 0, y, y0, scrap, targets, t0, wanted)
+                end = steps, bias, panel * width, residual, floor
+                _transform_output(m, t * width, zeros, m_planes, 0, y, y0, scrap, targets, t0, wanted, end)
 
 
 @kernel
@@ -262,13 +288,13 @@ def _add_tiles(
         for t in range(count):
             image, tile = divmod(first + t, per_image)
             x0, s0 = image * x_image, tile * PLANES
-            _transform_input(x, x0, zeros, sources, s0, v, t * depth, scrap, v_planes, 0, depth)
+            _transform_input(x, x0, zeros, sources, s0, v, t * depth, scrap, v_planes, 0, depth, ())
         for panel in range(first_panel, last_panel):
             wanted = min(width, columns - panel * width)
             for t in range(count):
                 image, tile = divmod(first + t, per_image)
                 y0, t0 = image * dy_image + panel * width, tile * 16
-                _transform_output_grad(dy, y0, zeros, targets, t0, z, t * width, scrap, z_planes, 0, wanted)
+                _transform_output_grad(dy, y0, zeros, targets, t0, z, t * width, scrap, z_planes, 0, wanted, ())
             for plane in range(PLANES):
                 v0, z0 = plane * block * depth, plane * block * width
                 for row in range(0, rows, ROWS):
