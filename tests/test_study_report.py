@@ -35,7 +35,7 @@ def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("study")
     study(
         "residual-8", *SMALL, "--image-size", "8", "--out", path,
-        "--instruments", "graph,flow,decomposition,paths,lesions,jacobian,hessian",
+        "--instruments", "graph,decomposition,paths,lesions",
     )  # fmt: skip
     return path
 
@@ -78,10 +78,10 @@ def test_the_structure_of_the_page(folder):
     assert dict(outline.tags)["html"] == {"lang": "en"}
     assert [tags.count(tag) for tag in ("title", "h1", "main", "header", "nav", "footer")] == [1] * 6
     assert len(set(outline.ids)) == len(outline.ids)
-    assert set(QUICK) - {"shattering", "landscape"} <= set(outline.ids)
+    assert {"graph", "decomposition", "paths", "lesions"} <= set(outline.ids)
     assert all(len(attributes["alt"]) > 20 for tag, attributes in outline.tags if tag == "img")
     assert all(attributes["scope"] == "col" for tag, attributes in outline.tags if tag == "th")
-    assert tags.count("caption") == tags.count("table") > 7
+    assert tags.count("caption") == tags.count("table") > 4
 
 
 def test_the_numbers_are_beside_the_page(folder):
@@ -149,6 +149,15 @@ def test_degradation_and_variants(tmp_path):
     for name in ("plain-8", "residual-8", "highway-8", "zero-init-8", "fixup-8"):
         assert f"{name}: training loss" in text
     assert (tmp_path / "variants-gates.csv").is_file()
+
+
+@pytest.mark.slow
+def test_every_quick_instrument_has_its_section(tmp_path):
+    study("resnet20", *SMALL, "--image-size", "8", "--out", tmp_path)
+    text = (tmp_path / "report.html").read_text()
+    assert "Not shown" not in text
+    assert text.count("<figure>") == len(QUICK) + 3  # graph, shattering and landscape have two each
+    assert text.count('<ul class="findings">') == len(QUICK)
 
 
 @pytest.mark.parametrize(

@@ -84,7 +84,7 @@ def block_jacobians(
     images: Tensor,
     blocks: Sequence[str] | None = None,
     steps: int = 30,
-    exact_up_to: int = 256,
+    exact_up_to: int = 128,
     seed: int = 0,
 ) -> BlockJacobians:
     """Return the singular values of residual blocks at the first image of a batch, in eval mode.

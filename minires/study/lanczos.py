@@ -60,23 +60,24 @@ def lanczos(apply: Callable[[Vector], Vector], dimension: int, steps: int, runs:
 
 
 def _run(apply: Callable[[Vector], Vector], start: Vector, steps: int) -> tuple[Vector, Vector]:
-    basis = [start / np.linalg.norm(start)]
+    basis = np.empty((steps, len(start)))
+    basis[0] = start / np.linalg.norm(start)
     diagonal: list[float] = []
     off_diagonal: list[float] = []
-    while True:
-        image = np.asarray(apply(basis[-1]), np.float64)
-        diagonal.append(float(basis[-1] @ image))
-        size = float(np.linalg.norm(image))
-        if len(diagonal) == steps:
+    for step in range(steps):
+        image = np.asarray(apply(basis[step]), np.float64)
+        diagonal.append(float(basis[step] @ image))
+        if step + 1 == steps:
             break
+        size = np.linalg.norm(image)
+        known = basis[: step + 1]
         for _ in range(2):
-            for vector in basis:
-                image = image - (vector @ image) * vector
+            image = image - (known @ image) @ known
         norm = float(np.linalg.norm(image))
-        if norm <= 1e-10 * size or norm == 0:
+        if norm <= 1e-10 * size:
             break
         off_diagonal.append(norm)
-        basis.append(image / norm)
+        basis[step + 1] = image / norm
     matrix = np.diag(diagonal) + np.diag(off_diagonal, 1) + np.diag(off_diagonal, -1)
     theta, vectors = np.linalg.eigh(matrix)
     return theta, vectors[0] ** 2
