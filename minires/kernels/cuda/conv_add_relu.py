@@ -10,7 +10,13 @@ from minires.kernels.layout import to_nhwc
 
 
 def conv2d_add_relu(
-    x: Array, w: Array, bias: Array, residual: Array | None, relu: bool, geometry: Conv2dGeometry
+    x: Array,
+    w: Array,
+    bias: Array,
+    residual: Array | None,
+    relu: bool,
+    geometry: Conv2dGeometry,
+    kept: dict[str, Array] | None = None,
 ) -> Array:
     """y = relu(conv2d(x, w) + bias + residual); see the reference kernel of this name."""
     y = conv2d(x, w, geometry)
