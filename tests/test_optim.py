@@ -12,6 +12,8 @@ import torch
 from minires import optim
 from minires.autograd import Tensor
 from minires.device import array_module, to_device
+from minires.kernels import use_reference
+from minires.kernels.cpu.optim import CHUNK
 
 SHAPES = [(3, 4), (5,), (), (2, 3, 4, 5)]
 STEPS = 10
@@ -423,3 +425,15 @@ def test_options_without_sense_are_refused_here_and_by_pytorch(name: str, option
 def test_a_learning_rate_that_is_no_number_is_refused(lr):
     with pytest.raises(ValueError, match=f"lr .* {lr!r}"):
         optim.SGD(leaves(), lr=lr)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("name", "options"), CASES)
+def test_compiled_steps_equal_array_code_bit_by_bit(name: str, options: dict, dtype: type):
+    shapes = [(), (7,), (6, 3, 2, 2), (2, CHUNK), (0, 4)]
+    compiled, plain = (leaves(shapes=shapes, dtype=dtype) for _ in range(2))
+    train(getattr(optim, name)(compiled, **options), compiled, range(3), dtype=dtype)
+    with use_reference():
+        train(getattr(optim, name)(plain, **options), plain, range(3), dtype=dtype)
+    for a, b in zip(compiled, plain, strict=True):
+        np.testing.assert_array_equal(a.detach().numpy(), b.detach().numpy())

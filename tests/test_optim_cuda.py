@@ -10,8 +10,9 @@ from kernel_cases import needs_compiler, normal
 import minires.kernels
 from minires import Tensor, optim
 from minires.kernels.cuda.launch import running_on
-from minires.kernels.cuda.optim import CHUNK, are_alike
+from minires.kernels.cuda.optim import CHUNK
 from minires.kernels.layout import from_rsio
+from minires.kernels.optim import are_alike
 
 STEPS = 4
 OPTIMIZERS = [

@@ -7,7 +7,7 @@ from typing import Any
 
 from minires.autograd import Tensor
 from minires.device import Array, array_module
-from minires.kernels.cuda.optim import adam_step
+from minires.kernels.optim import adam_step
 from minires.optim.optimizer import Optimizer, Options, Params, check_at_least_zero
 from minires.optim.together import divide, gradient_arrays
 
@@ -67,7 +67,7 @@ class Adam(Optimizer):
             raise ValueError(f"betas must be two numbers from 0 to below 1, got {betas}")
 
     def update_group(self, group: Options) -> None:
-        """Update the parameters of a group that have gradients; those on a GPU in one launch, where they lie alike."""
+        """Update the parameters of a group that have gradients; in one launch those that lie alike."""
         together, others = divide(group["params"], self.state)
         super().update_group({**group, "params": others})
         by_step: dict[int, list[Tensor]] = {}  # a parameter that was frozen for a while has made fewer steps

@@ -6,7 +6,7 @@ from typing import Any
 
 from minires.autograd import Tensor
 from minires.device import Array, array_module
-from minires.kernels.cuda.optim import sgd_step
+from minires.kernels.optim import sgd_step
 from minires.optim.optimizer import Optimizer, Options, Params, check_at_least_zero
 from minires.optim.together import divide, gradient_arrays
 
@@ -64,7 +64,7 @@ class SGD(Optimizer):
             )
 
     def update_group(self, group: Options) -> None:
-        """Update the parameters of a group that have gradients; those on a GPU in one launch, where they lie alike."""
+        """Update the parameters of a group that have gradients; in one launch those that lie alike."""
         together, others = divide(group["params"], self.state)
         super().update_group({**group, "params": others})
         momentum = float(group["momentum"])

@@ -1,4 +1,4 @@
-"""Which parameters of a group the CUDA kernels can update together, in one launch."""
+"""Which parameters of a group the kernels can update together, in one launch."""
 
 from __future__ import annotations
 
@@ -6,15 +6,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from minires.autograd import Tensor
-from minires.kernels import cuda, kernels_for
-from minires.kernels.cuda.optim import are_alike
+from minires.kernels.optim import are_alike, steps_together
 
 
 def divide(parameters: list[Tensor], state: Mapping[Any, dict[str, Any]]) -> tuple[list[Tensor], list[Tensor]]:
     """Return the parameters with a gradient that one launch can update, and all others.
 
-    They lie on one GPU and have one dtype, and gradient and remembered Tensors lie in memory as their parameter does.
-    On the CPU there are none.
+    They lie on one device and have one dtype, and gradient and remembered Tensors lie in memory as their parameter
+    does. With the reference kernels there are none.
     """
     together: list[Tensor] = []
     others = []
@@ -23,7 +22,7 @@ def divide(parameters: list[Tensor], state: Mapping[Any, dict[str, Any]]) -> tup
         remembered = [value.array for value in state.get(parameter, {}).values() if isinstance(value, Tensor)]
         if (
             parameter.grad is not None
-            and kernels_for(parameter.array) is cuda
+            and steps_together(parameter.array)
             and (parameter.dtype, parameter.device) == (kin.dtype, kin.device)
             and are_alike(parameter.array, parameter.grad.array, *remembered)
         ):

@@ -7,6 +7,7 @@ or for second derivatives, and mere copies of memory.
 from minires.kernels.cpu.conv import conv2d, conv2d_add_relu, conv2d_input_grad, conv2d_weight_grad
 from minires.kernels.cpu.elementwise import add, erf, relu, relu_grad
 from minires.kernels.cpu.norm import batch_norm, batch_norm_grad, batch_norm_statistics
+from minires.kernels.cpu.optim import step_tensors as step_tensors  # not in the readable ones
 from minires.kernels.cpu.pool import (
     adaptive_avg_pool2d,
     adaptive_avg_pool2d_input_grad,

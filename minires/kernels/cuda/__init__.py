@@ -7,6 +7,7 @@ from minires.kernels.cuda.conv import conv2d, conv2d_input_grad, conv2d_weight_g
 from minires.kernels.cuda.conv_add_relu import conv2d_add_relu
 from minires.kernels.cuda.elementwise import add, erf, relu, relu_grad
 from minires.kernels.cuda.norm import batch_norm, batch_norm_grad, batch_norm_statistics
+from minires.kernels.cuda.optim import step_tensors as step_tensors  # not in the readable ones
 from minires.kernels.cuda.pool import (
     adaptive_avg_pool2d,
     adaptive_avg_pool2d_input_grad,

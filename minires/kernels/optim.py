@@ -1,0 +1,85 @@
+"""Steps of SGD and Adam over many tensors in one launch and one pass over memory, in place.
+
+A step of a small net is little work in many small arrays. Launched one by one, for each parameter and operation, it
+takes longer than the net itself; of a large net, each operation by itself would pass over all of memory.
+
+The arrays of one tensor must lie alike in memory without gaps, see `are_alike`. Float32 and float64.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from minires.device import Array
+from minires.kernels import kernels_for
+
+
+def steps_together(array: Array) -> bool:
+    """Tell whether the kernels for ``array`` have these steps: the readable ones have not."""
+    return hasattr(kernels_for(array), "step_tensors")
+
+
+def are_alike(*arrays: Array | None) -> bool:
+    """Tell whether arrays have one dtype, float32 or float64, one shape and one order in memory, without gaps."""
+    first, *others = [array for array in arrays if array is not None]
+    if first.dtype not in (np.float32, np.float64):
+        return False
+    steps = [(size, stride) for size, stride in zip(first.shape, first.strides, strict=True) if size > 1]
+    expected = first.itemsize
+    for size, stride in sorted(steps, key=lambda step: step[1]):
+        if stride != expected:
+            return False
+        expected *= size
+    return all((a.dtype, a.shape, a.strides) == (first.dtype, first.shape, first.strides) for a in others)
+
+
+def sgd_step(
+    parameters: Sequence[Array],
+    gradients: Sequence[Array],
+    velocities: Sequence[Array] | None,
+    *,
+    lr: float,
+    momentum: float,
+    dampening: float,
+    weight_decay: float,
+    nesterov: bool,
+    maximize: bool,
+    is_first: bool,
+) -> None:
+    """Move parameters as `minires.optim.SGD` does. Without momentum ``velocities`` is None.
+
+    In the first step, ``is_first``, velocities are written without being read.
+    """
+    options = [np.float64(option) for option in (lr, momentum, dampening, weight_decay)]
+    lists = [parameters, gradients, velocities]
+    kernels_for(parameters[0]).step_tensors("sgd", lists, *options, nesterov, maximize, is_first)
+
+
+def adam_step(
+    parameters: Sequence[Array],
+    gradients: Sequence[Array],
+    means: Sequence[Array],
+    squares: Sequence[Array],
+    largest: Sequence[Array] | None,
+    *,
+    step: int,
+    lr: float,
+    betas: tuple[float, float],
+    eps: float,
+    weight_decay: float,
+    decoupled: bool,
+    maximize: bool,
+) -> None:
+    """Move parameters as `minires.optim.Adam` does in its ``step``-th step, or with ``decoupled`` decay as AdamW.
+
+    ``largest`` are the greatest squares so far, None without amsgrad.
+    """
+    beta1, beta2 = betas
+    stride, root = lr / (1 - beta1**step), math.sqrt(1 - beta2**step)
+    decay, shrink = (0.0, 1 - lr * weight_decay) if decoupled else (weight_decay, 1.0)
+    options = [np.float64(option) for option in (beta1, beta2, eps, decay, stride, root, shrink)]
+    lists = [parameters, gradients, means, squares, largest]
+    kernels_for(parameters[0]).step_tensors("adam", lists, *options, maximize)
