@@ -66,6 +66,40 @@ def test_hooks_show_the_gradient_of_every_block():
     assert all(norm > 0 for norm in residual.values())
 
 
+def test_deep_plain_nets_learn_worse_and_lose_their_gradients_direction():
+    results = load("why_plain_nets_degrade").main(depths=(8, 20), count=300, steps=6)
+    lengths = {name: length for name, (_, length) in results.items()}
+    assert lengths["plain-20"] < lengths["plain-8"]
+    assert lengths["plain-20"] < lengths["residual-20"]
+    assert all(np.isfinite(loss) for loss, _ in results.values())  # six steps are too few to rank them
+
+
+def test_the_identity_carries_the_gradient_whatever_the_depth():
+    shares = {}
+    for blocks in (2, 6):
+        split, paths = load("what_the_identity_carries").main(blocks)
+        assert len(split.blocks) == blocks
+        assert all(block.identity for block in split.blocks)
+        assert sum(length.share for length in paths.lengths) == pytest.approx(1)
+        norms = [length.mean_norm for length in paths.lengths]
+        assert norms == sorted(norms, reverse=True)
+        assert paths.median_length < blocks / 2
+        shares[blocks] = paths.lengths[0].mean_norm
+    assert shares[2] == pytest.approx(shares[6], rel=0.5)
+
+
+def test_gradcheck_finds_the_forgotten_half_of_the_product_rule():
+    verdicts = load("check_your_backward").main()
+    assert list(verdicts.values()) == [True, False, True]
+
+
+def test_the_gpu_example_trains_on_what_there_is(capsys):
+    losses = load("train_on_a_gpu").main(count=192, epochs=2)
+    assert losses[1] < losses[0]
+    output = capsys.readouterr().out
+    assert "on cuda" in output or ("no GPU:" in output and "on cpu" in output)
+
+
 @pytest.mark.parametrize("name", sorted(path.stem for path in EXAMPLES.glob("*.py")))
 def test_every_example_is_a_script_with_its_command_in_the_docstring(name):
     text = (EXAMPLES / f"{name}.py").read_text()
