@@ -7,6 +7,10 @@ import torch
 
 from minires.device import cuda_is_available
 
+# The fixture that users get through the installed entry point, also where minires is not installed; and pytest's own,
+# which runs pytest inside a test.
+pytest_plugins = ["minires.verify.pytest_plugin", "pytester"]
+
 # pytest-xdist runs a test process for each core, so PyTorch keeps to one thread in each: its threads spin while they
 # wait, and would take the cores from one another.
 torch.set_num_threads(1)

@@ -1,67 +1,132 @@
-"""`minires verify`: whether the gradients of a named model are right."""
+"""`minires verify`: whether the gradients of a model or of a function are right."""
 
 from __future__ import annotations
 
-import importlib.util
-from typing import Annotated
+import json
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from minires.cli.options import MODEL_HELP, Debug
 from minires.cli.wording import counted
 
+if TYPE_CHECKING:
+    from minires.verify import GradientCheck, Result
+
 WRONG = 1
 
 
+class Against(StrEnum):
+    """What else to compare with."""
+
+    TORCH = "torch"
+    NOTHING = "nothing"
+
+
 def verify(
-    model: Annotated[str, typer.Argument(help=MODEL_HELP, show_default=False)],
+    target: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL|MODULE:CALLABLE",
+            help=f"A model by name, or a function or class of your own, which returns a Module or a pair (function, "
+            f"inputs). Models: {MODEL_HELP}",
+            show_default=False,
+        ),
+    ],
     batch_size: Annotated[int, typer.Option(min=1, help="Images in the batch.")] = 2,
     image_size: Annotated[
         int | None, typer.Option(min=1, help="Height and width of the images.", show_default="16 or 64, by the model")
     ] = None,
     rows: Annotated[int, typer.Option(min=1, help="How many parameters to list, the worst first.")] = 20,
     seed: Annotated[int, typer.Option(min=0, help="Of the weights, the images and the directions.")] = 0,
-    torch: Annotated[
-        bool | None, typer.Option("--torch/--no-torch", help="Compare with PyTorch.", show_default="if it is installed")
+    against: Annotated[
+        Against | None,
+        typer.Option(help="Compare a model with PyTorch as well, or not.", show_default="torch if it is installed"),
     ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything that was found as JSON.")] = False,
     debug: Debug = False,
 ) -> None:
-    """Check a model's gradients in float64, by finite differences and against PyTorch.
+    """Check gradients in float64: a model's by every parameter, a function's by every input.
 
-    The exit status is 1 if a gradient is wrong.
+    The exit status is 1 if a gradient is wrong, or could not be shown to be right.
     """
+    from minires.cli.compiling import announce_compilation
+    from minires.device import manual_seed
+
+    manual_seed(seed)
+    with announce_compilation(lambda line: typer.echo(line, err=True)):
+        found = _checked(target, batch_size, image_size, seed, against)
+    if isinstance(found, list):
+        passed = all(check.passed for check in found)
+        data = {"passed": passed, "parameters": [check.to_dict() for check in found]}
+    else:
+        passed, data = bool(found), found.to_dict()
+    if as_json:
+        typer.echo(json.dumps({"target": target, **data}, indent=2))
+    elif isinstance(found, list):
+        _print_parameters(target, found, rows)
+    else:
+        from rich.console import Console
+
+        Console().print(found)
+    if not passed:
+        raise typer.Exit(WRONG)
+
+
+def _checked(
+    target: str, batch_size: int, image_size: int | None, seed: int, against: Against | None
+) -> list[GradientCheck] | Result:
+    import importlib.util
+
+    from minires.autograd import Tensor
+    from minires.models import get_model
+    from minires.nn import Module
+    from minires.verify import gradcheck, verify_model
+    from minires.verify.model import verify_module
+    from minires.verify.target import load_target
+
+    subject: Any
+    subject, inputs = load_target(target) if ":" in target else (get_model(target), None)
+    if not isinstance(subject, Module):
+        if against is Against.TORCH:
+            raise ValueError("--against torch compares models: a function is compared with finite differences only")
+        return gradcheck(subject, inputs or (), raise_exception=False, seed=seed)
+    if inputs is not None:
+        if against is Against.TORCH:
+            raise ValueError("--against torch needs a model of images: return the Module alone")
+        return verify_module(subject, tuple(x for x in inputs if isinstance(x, Tensor)), seed)
+    torch = importlib.util.find_spec("torch") is not None if against is None else against is Against.TORCH
+    images, labels = _data(subject, batch_size, image_size, seed)
+    return verify_model(subject, images, labels, torch, seed)
+
+
+def _data(model: Any, batch_size: int, image_size: int | None, seed: int) -> tuple[Any, Any]:
     import numpy as np
+
+    from minires.models.summary import usual_image_size
+
+    size = image_size or {32: 16, 224: 64}[usual_image_size(model)]
+    rng = np.random.default_rng(seed)
+    return rng.standard_normal((batch_size, 3, size, size)), rng.integers(0, 10, batch_size)
+
+
+def _print_parameters(target: str, checks: list[GradientCheck], rows: int) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from minires.cli.compiling import announce_compilation
-    from minires.device import manual_seed
-    from minires.models import get_model
-    from minires.models.summary import usual_image_size
-    from minires.verify import verify_model
-
-    manual_seed(seed)
-    net = get_model(model)
-    size = image_size or {32: 16, 224: 64}[usual_image_size(net)]
-    rng = np.random.default_rng(seed)
-    images, labels = rng.standard_normal((batch_size, 3, size, size)), rng.integers(0, 10, batch_size)
-    against_torch = importlib.util.find_spec("torch") is not None if torch is None else torch
-    with announce_compilation(lambda line: typer.echo(line, err=True)):
-        checks = verify_model(net, images, labels, against_torch, seed)
-
-    table = Table(title=f"{model}: relative errors of gradients, the worst first", title_justify="left")
+    table = Table(title=f"{target}: relative errors of gradients, the worst first", title_justify="left")
     table.add_column("parameter", no_wrap=True)
-    for heading in ("shape", "norm", "differences", "PyTorch", ""):
+    for heading in ("shape", "norm", "differences", "expected", "PyTorch", ""):
         table.add_column(heading, justify="right")
     for check in checks[:rows]:
         shape = "x".join(map(str, check.shape))
         theirs = "-" if check.torch_error is None else f"{check.torch_error:.1e}"
-        verdict = "ok" if check.passed else "WRONG"
-        table.add_row(
-            check.name, shape, f"{check.gradient_norm:.2e}", f"{check.finite_difference_error:.1e}", theirs, verdict
-        )
+        errors = (f"{check.finite_difference_error:.1e}", f"{check.expected_error:.1e}", theirs)
+        verdict = "ok" if check.passed else str(check.verdict) if check.verdict != "equal" else "not as PyTorch"
+        table.add_row(check.name, shape, f"{check.gradient_norm:.2e}", *errors, verdict)
     Console().print(table)
     wrong = sum(not check.passed for check in checks)
-    typer.echo(f"{counted(len(checks), 'parameter')} checked, {wrong} wrong")
-    if wrong:
-        raise typer.Exit(WRONG)
+    redrawn = sum(check.redrawn for check in checks)
+    kinks = f", {counted(redrawn, 'direction')} redrawn because of kinks" if redrawn else ""
+    typer.echo(f"{counted(len(checks), 'parameter')} checked, {wrong} wrong{kinks}")

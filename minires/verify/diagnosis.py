@@ -92,10 +92,10 @@ def _transposed(a: np.ndarray, n: np.ndarray, wrong: np.ndarray, output: Shape, 
 
 
 def _flipped(a: np.ndarray, n: np.ndarray, wrong: np.ndarray, output: Shape, input: Shape) -> Diagnosis | None:
-    candidates = [(axis,) for axis in range(len(input)) if input[axis] > 1]
+    candidates: list[Shape] = [(axis,) for axis in range(len(input)) if input[axis] > 1]
     candidates += [tuple(range(len(input) - 2, len(input)))] if len(input) > 2 else []
     for axes in candidates:
-        flipped = np.flip(n.reshape(-1, *input), [1 + axis for axis in axes]).reshape(n.shape)
+        flipped = np.flip(n.reshape(-1, *input), tuple(1 + axis for axis in axes)).reshape(n.shape)
         if _explains(flipped, a, n):
             where = " and ".join(map(str, axes))
             return Diagnosis("flipped", f"reversed along axis {where}: as where a filter is rotated, or is not")
@@ -196,7 +196,7 @@ def _border(a: np.ndarray, n: np.ndarray, wrong: np.ndarray, output: Shape, inpu
     for what, shape, marks in (("input", input, wrong.any(axis=0)), ("output", output, wrong.any(axis=1))):
         if len(shape) < 3 or min(shape[-2:]) < 3:
             continue
-        inside = marks.reshape(shape)[..., 1:-1, 1:-1]
+        inside = np.asarray(marks).reshape(shape)[..., 1:-1, 1:-1]
         if not inside.any():
             return Diagnosis("border", f"wrong only on the border of the {what}: look at the padding")
     return None
@@ -215,7 +215,7 @@ def _one_slice(a: np.ndarray, n: np.ndarray, wrong: np.ndarray, output: Shape, i
     for what, shape, marks in (("input", input, wrong.any(axis=0)), ("output", output, wrong.any(axis=1))):
         for axis, length in enumerate(shape):
             others = tuple(k for k in range(len(shape)) if k != axis)
-            where = np.flatnonzero(marks.reshape(shape).any(axis=others))
+            where = np.flatnonzero(np.asarray(marks).reshape(shape).any(axis=others))
             if length > 1 and where.size == 1:
                 return Diagnosis("one slice", f"wrong only at index {int(where[0])} of axis {axis} of the {what}")
     return None

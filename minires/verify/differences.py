@@ -46,10 +46,17 @@ class Derivative:
     kink: np.ndarray
     crossed: np.ndarray
     evaluations: int
+    step: float  # the largest of the last table
 
 
 def differentiate(
-    f: Path, start: tuple[np.ndarray, bytes], noise: np.ndarray, step: float, stay_on_branch: bool = False
+    f: Path,
+    start: tuple[np.ndarray, bytes],
+    noise: np.ndarray,
+    step: float,
+    stay_on_branch: bool = False,
+    levels: int = LEVELS,
+    tables: int = TABLES,
 ) -> Derivative:
     """Return the derivative of ``f`` at 0.
 
@@ -60,23 +67,25 @@ def differentiate(
     noise : array (m,), by how much an element of a value may be off
     step : the largest step to try
     stay_on_branch : leave a step at once where another branch is taken than at 0, while smaller ones are left
+    levels : how many steps, each half the one before, make up a table
+    tables : how many tables to try, each beginning with `SHRINK` times the step of the one before
     """
     m = start[0].size
     value, uncertainty, gap = np.zeros(m), np.full(m, np.inf), np.full(m, np.inf)
     kink, crossed = np.zeros(m, bool), np.zeros(m, bool)
     seen_kinks = np.zeros(m, int)
     evaluations = 0
-    for table in range(TABLES):
+    for table in range(tables):
         h = step * SHRINK**table
         plus, minus = [f(h)], [f(-h)]
         evaluations += 2
         is_crossed = plus[0][1] != start[1] or minus[0][1] != start[1]
-        if is_crossed and stay_on_branch and table < TABLES - 1:
+        if is_crossed and stay_on_branch and table < tables - 1:
             continue
-        for k in range(1, LEVELS):
+        for k in range(1, levels):
             plus.append(f(h / 2**k))
             minus.append(f(-h / 2**k))
-        evaluations += 2 * (LEVELS - 1)
+        evaluations += 2 * (levels - 1)
         found = _table(start[0], [values for values, _ in plus], [values for values, _ in minus], h, noise)
         seen_kinks += found.kink
         better = found.uncertainty < uncertainty
@@ -88,9 +97,9 @@ def differentiate(
         gap = np.where(better, found.gap, gap)
         kink, crossed = np.where(better, found.kink, kink), np.where(better, is_crossed, crossed)
         precise = (uncertainty <= _wanted(value)) & ~kink
-        if np.all(precise | (seen_kinks > 1) | (_rounding(noise, h * SHRINK) > uncertainty)):
+        if np.all(precise | (seen_kinks > 1) | (_rounding(noise, h * SHRINK, levels) > uncertainty)):
             break
-    return Derivative(value, uncertainty, kink, crossed, evaluations)
+    return Derivative(value, uncertainty, kink, crossed, evaluations, h)
 
 
 def estimate_noise(f: Path, start: np.ndarray, step: float, resolution: np.ndarray) -> np.ndarray:
@@ -115,9 +124,9 @@ def _wanted(value: np.ndarray) -> np.ndarray:
     return PRECISION * np.maximum(magnitude, 1e-2 * finite.max(initial=0.0))
 
 
-def _rounding(noise: np.ndarray, h: float) -> np.ndarray:
+def _rounding(noise: np.ndarray, h: float, levels: int) -> np.ndarray:
     """What noise alone makes of the uncertainty of a table that begins at ``h``."""
-    return noise * 2 ** (LEVELS - 1) / h
+    return noise * 2 ** (levels - 1) / h
 
 
 @dataclass(frozen=True)
@@ -130,7 +139,7 @@ class _Table:
 
 
 def _table(centre: np.ndarray, plus: list, minus: list, h: float, noise: np.ndarray) -> _Table:
-    steps = [h / 2**k for k in range(LEVELS)]
+    steps = [h / 2**k for k in range(len(plus))]
     central = [(p - q) / (2 * s) for p, q, s in zip(plus, minus, steps, strict=True)]
     right = [(p - centre) / s for p, s in zip(plus, steps, strict=True)]
     left = [(centre - q) / s for q, s in zip(minus, steps, strict=True)]
@@ -143,7 +152,7 @@ def _table(centre: np.ndarray, plus: list, minus: list, h: float, noise: np.ndar
     blur += KINK * np.maximum(np.abs(on_right), np.abs(on_left))
     kink = gap > blur
     for values in (plus, minus):
-        limit, limit_uncertainty = _extrapolate(values, [noise] * LEVELS, 2.0)
+        limit, limit_uncertainty = _extrapolate(values, [noise] * len(values), 2.0)
         kink |= np.abs(limit - centre) > SAFETY * (limit_uncertainty + noise)
         kink |= ~np.isfinite(values[-1])
     # What does not move at all is constant to within its rounding over the largest step.

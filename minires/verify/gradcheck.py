@@ -210,7 +210,9 @@ def check(
             return Result((), mode, failure=(Verdict.NOT_DETERMINISTIC, f"not deterministic: {unsteady}"))
         if mode == "full":
             full = FullCheck(subject, tolerance, rng, eps)
-            result = Result(full.run(), mode, nudged=full.nudged, evaluations=full.evaluations)
+            blocks, odd = full.run(), full.nonlinearity()
+            failure = None if odd is None else (Verdict.DIFFERENT, odd)
+            result = Result(blocks, mode, nudged=full.nudged, evaluations=full.evaluations, failure=failure)
         else:
             result = check_directions(subject, tolerance, rng, directions, eps)
     return replace(result, seconds=time.perf_counter() - begin)

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
 from minires.verify.diagnosis import diagnose
 from minires.verify.differences import FIRST_STEP, SAFETY, differentiate, estimate_noise
-from minires.verify.result import Block, Entry
+from minires.verify.result import Block, Diagnosis, Entry
 from minires.verify.subject import Subject, Variable
-from minires.verify.verdict import DIFFERENT, EQUAL, ILL_CONDITIONED, NOT_DIFFERENTIABLE, ORDER, Tolerance, judge
+from minires.verify.verdict import (
+    DIFFERENT,
+    EQUAL,
+    ILL_CONDITIONED,
+    NOT_DIFFERENTIABLE,
+    ORDER,
+    Tolerance,
+    Verdict,
+    judge,
+)
 
 NUDGES = 5
 NUDGE = 0.004  # how far, as a part of the scale of an input: well beyond the smallest step
 MOST_DERIVATIVES = 2**25  # their arrays take about 1 GB
 WORST = 5
 NOISE_STEP = 2.0**-30
+TOGETHER = ", all elements moved together"
 CAREFUL = 0.043  # the second look's steps, as a part of the first's
 
 
@@ -57,6 +67,13 @@ class FullCheck:
         """Compare at the point; where that has kinks, compare those columns beside it."""
         point = self.subject.point
         self.entries, self.verdicts = self._examine(point, np.arange(self.n))
+        self.analytical_at_point = self.entries.analytical.copy()
+        together = [
+            entry
+            for x in self.subject.inputs
+            if (self.verdicts[:, x.part] == NOT_DIFFERENTIABLE).any()
+            for entry in self._moved_together(point, x)
+        ]
         for _ in range(NUDGES):
             # A gradient that is not finite stays as it is: no point nearby excuses it.
             open_ = np.isin(self.verdicts, (ILL_CONDITIONED, NOT_DIFFERENTIABLE)) & np.isfinite(self.entries.analytical)
@@ -72,7 +89,69 @@ class FullCheck:
             settled[:, np.setdiff1d(np.arange(self.n), columns)] = False
             self.entries.replace(settled, entries)
             self.verdicts[settled] = verdicts[settled]
-        return tuple(self._block(y, x) for y in self.subject.outputs for x in self.subject.inputs)
+        blocks = [self._block(y, x) for y in self.subject.outputs for x in self.subject.inputs]
+        return tuple(
+            with_entries(
+                block,
+                [e for e in together if e.output.startswith(block.output) and e.input == f"{block.input}{TOGETHER}"],
+            )
+            for block in blocks
+        )
+
+    def nonlinearity(self) -> str | None:
+        """Tell whether the backward pass treats a dense gradient otherwise than the sum of its elements.
+
+        One that ignores the gradient that arrives may get every row of the Jacobian right.
+        """
+        point, rows = self.subject.point, self.analytical_at_point
+        weights = self.rng.standard_normal(self.m)
+        dense = self.subject.pull_back(point, [weights])[0]
+        apart = np.abs(dense - weights @ rows)
+        wrong = apart > self.tolerance.relative * (np.abs(weights) @ np.abs(rows)) + 1e-300
+        if not wrong.any():
+            return None
+        x = next(x for x in self.subject.inputs if wrong[x.part].any())
+        return (
+            f"different: the backward pass is not linear in the gradient that arrives: for {x.name}, that of a sum of "
+            f"outputs differs by {float(apart[x.part].max()):.2g} from the sum of theirs"
+        )
+
+    def _moved_together(self, point: np.ndarray, x: Variable) -> list[Entry]:
+        """Compare along (1, ..., 1) at a point with kinks, and return what is different.
+
+        At a tie each element alone has a kink, but all of them together move the maximum smoothly: their shares of its
+        gradient must add up to all of it.
+        """
+        direction = np.zeros(self.n)
+        direction[x.part] = 1
+
+        def along(t: float) -> tuple[np.ndarray, bytes]:
+            return self.subject.value(point + t * direction)
+
+        start = self.subject.value(point)
+        noise = noise_at(self.subject, point, self.scales, self.rng, start[0])
+        size = float(self.scales[x.part].max())
+        found = differentiate(along, start, noise, FIRST_STEP * size, stay_on_branch=True)
+        self.evaluations += 10 + found.evaluations
+        columns = self.entries.analytical[:, x.part]
+        sides = columns.sum(axis=1), found.value, found.uncertainty, found.kink, found.crossed
+        natural = np.abs(start[0]) / size
+        verdicts = judge(*sides, np.abs(columns).sum(axis=1), natural, self.tolerance)
+        entries = []
+        for y in self.subject.outputs:
+            for row in np.flatnonzero(verdicts[y.part] == DIFFERENT)[:WORST]:
+                at = y.part.start + int(row)
+                entries.append(
+                    Entry(
+                        y.name + bracketed(y.at(int(row))),
+                        x.name + TOGETHER,
+                        float(sides[0][at]),
+                        float(found.value[at]),
+                        float(SAFETY * found.uncertainty[at]),
+                        Verdict.DIFFERENT,
+                    )
+                )
+        return entries
 
     def _examine(self, point: np.ndarray, columns: np.ndarray) -> tuple[Entries, np.ndarray]:
         """Compare ``columns`` at ``point``, and what seems different once more with other steps.
@@ -184,6 +263,15 @@ class FullCheck:
             float(SAFETY * self.entries.uncertainty[at]),
             ORDER[code],
         )
+
+
+def with_entries(block: Block, entries: list[Entry]) -> Block:
+    """Return the block with more entries that are different."""
+    if not entries:
+        return block
+    counts = {**block.counts, Verdict.DIFFERENT: block.counts.get(Verdict.DIFFERENT, 0) + len(entries)}
+    note = Diagnosis("ties", "at a tie, the shares of the equal elements do not add up to the whole gradient")
+    return replace(block, counts=counts, worst=(*entries, *block.worst)[:WORST], diagnoses=(note, *block.diagnoses))
 
 
 def element_scales(subject: Subject) -> np.ndarray:

@@ -1,58 +1,80 @@
 """Verifying the gradients of a whole net: each parameter by finite differences, and all of them against PyTorch.
 
-For a parameter p with gradient g, the loss is evaluated at p + h v and p - h v along a random direction v of unit
-length; (L+ - L-) / 2h must equal g . v. One direction a parameter instead of one an element: a whole ResNet in seconds.
+For a parameter p with gradient g, the loss is differentiated numerically along a random direction v; it must equal
+g . v. One direction a parameter instead of one an element: a whole ResNet in seconds. In a net of many parameters,
+those whose derivatives are about as large share a direction, and are looked at one by one only where that is wrong.
 
-Between the two points the loss must be smooth. If a ReLU opens or closes there, or another pixel wins a max pooling,
-the difference is no derivative of anything: such a direction is noticed and another one drawn.
+Between the points where the loss is evaluated it must be smooth. If a ReLU opens or closes there, or another pixel wins
+a max pooling, the difference is no derivative of anything. Among a million units some are always near 0, so the steps
+shrink until no unit changes its side, and if none is small enough another direction is drawn.
 """
 
 from __future__ import annotations
 
 import copy
-import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 
-from minires.autograd import Function, Tensor, no_grad, observe
-from minires.nn import Module, Parameter
+from minires.autograd import Tensor, no_grad
+from minires.device import to_device
+from minires.nn import Module
 from minires.nn import functional as F
-from minires.ops.activation import ReLU
-from minires.ops.batch_norm import BatchNorm
-from minires.ops.max_pool2d import MaxPool2d
 from minires.verify.against_torch import torch_gradients
+from minires.verify.branches import watching
+from minires.verify.differences import SAFETY, SHRINK, differentiate, estimate_noise
+from minires.verify.jacobian import NOISE_STEP
+from minires.verify.result import plain
+from minires.verify.verdict import DIFFERENT, EQUAL, ORDER, Tolerance, Verdict, judge
 
-STEP = 1e-6  # rounding errs by about 1e-16 / STEP, curvature by STEP^2: both far below the tolerance
-DRAWS = 30  # directions to try for one that crosses no kink
-FINITE_DIFFERENCE_TOLERANCE = 1e-5
+STEP = 1e-4  # the largest, as a part of the size of a parameter
+LEAST_FIRST_STEP = 4e-6  # the first that is tried, however little the last parameter could be moved
+GROUPS = 16  # how many directions to begin with
+DRAWS = 5  # directions to try for one that meets no kink
+LEVELS = 2  # the steps are tiny, so rounding limits them and not curvature
+TABLES = 3
+RELATIVE = 1e-5
+NEGLIGIBLE = 1e-7  # a change of the loss, as a part of it, for a change of a parameter as large as itself
 TORCH_TOLERANCE = 1e-9
 
 
 @dataclass(frozen=True)
 class GradientCheck:
-    """What was found for one parameter; errors are relative, and ``None`` where that comparison was not made."""
+    """What was found for one parameter.
+
+    Errors are relative: ``finite_difference_error`` and ``expected_error``, its uncertainty, to the size of a
+    derivative along a random direction, ``torch_error`` to the norm; it is None where that comparison was not made.
+    ``redrawn`` counts the directions that met a kink.
+    """
 
     name: str
     shape: tuple[int, ...]
     gradient_norm: float
     finite_difference_error: float
+    expected_error: float
+    verdict: Verdict
+    redrawn: int = 0
     torch_error: float | None = None
 
     @property
     def passed(self) -> bool:
         """Whether both comparisons are within their tolerances; NaN is not."""
-        agrees = self.finite_difference_error <= FINITE_DIFFERENCE_TOLERANCE
-        return agrees and (self.torch_error is None or self.torch_error <= TORCH_TOLERANCE)
+        return self.verdict is Verdict.EQUAL and (self.torch_error is None or self.torch_error <= TORCH_TOLERANCE)
 
     @property
     def badness(self) -> float:
-        """The larger error as a multiple of its tolerance: what tables are sorted by."""
-        errors = [self.finite_difference_error / FINITE_DIFFERENCE_TOLERANCE]
+        """The larger error as a multiple of what is allowed: what tables are sorted by."""
+        errors = [self.finite_difference_error / (RELATIVE + self.expected_error)]
         if self.torch_error is not None:
             errors.append(self.torch_error / TORCH_TOLERANCE)
         return max(np.inf if np.isnan(error) else error for error in errors)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as what JSON can hold."""
+        return {"passed": self.passed, **plain(asdict(self))}
 
 
 def verify_model(
@@ -83,70 +105,165 @@ def verify_model(
     """
     net = copy.deepcopy(model).double()
     x, target = Tensor(images.astype(np.float64)), Tensor(labels)
+    theirs = torch_gradients(net, x, target) if against_torch else None
+    return verify_parameters(
+        net, lambda net: F.cross_entropy(net(x), target), seed, progress, expected=theirs, in_place=True
+    )
 
-    def loss() -> Tensor:
-        return F.cross_entropy(net(x), target)
 
+def verify_parameters(
+    model: Module,
+    loss: Callable[[Module], Tensor],
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+    *,
+    expected: Mapping[str, np.ndarray] | None = None,
+    in_place: bool = False,
+) -> list[GradientCheck]:
+    """Check the gradient of a loss by every parameter of ``model``, in float64; worst first.
+
+    Parameters
+    ----------
+    loss : from the model, which it is given in float64, to a Tensor of one element; deterministic
+    progress : called with (parameters done, parameters in all)
+    expected : gradients by name, computed elsewhere, to compare with as well
+    in_place : check the model itself, which is in float64 and whose gradients may go, instead of a copy
+
+    Raises
+    ------
+    ValueError
+        If the model has no parameters, or the loss is no Tensor of one element, not finite, or not the same twice.
+    """
+    net = model if in_place else copy.deepcopy(model).double()
+    parameters: list[tuple[str, Tensor]] = [(name, p) for name, p in net.named_parameters() if p.requires_grad]
+    if not parameters:
+        raise ValueError("verify: the model has no parameters that require a gradient")
     net.zero_grad()
-    loss().backward()
-    theirs = torch_gradients(net, x, target) if against_torch else {}
-    rng = np.random.default_rng(seed)
-    parameters = [(name, p) for name, p in net.named_parameters() if p.requires_grad]
-    checks = []
-    for done, (name, parameter) in enumerate(parameters):
-        gradient = np.zeros(parameter.shape) if parameter.grad is None else parameter.grad.cpu().numpy()
-        direction, numerical = _directional_derivative(loss, parameter, rng)
-        norm = float(np.linalg.norm(gradient))
-        # A derivative along a random direction of n dimensions is about norm / sqrt(n): measure the error by that.
-        scale = max(norm / np.sqrt(gradient.size), 1e-12)
-        error = float(abs((gradient * direction).sum() - numerical) / scale)
-        torch_error = None
-        if against_torch:
-            torch_error = float(np.linalg.norm(gradient - theirs[name])) / max(
-                float(np.linalg.norm(theirs[name])), 1e-12
-            )
-        checks.append(GradientCheck(name, parameter.shape, norm, error, torch_error))
+    value = loss(net)
+    if not isinstance(value, Tensor) or value.numel() != 1:
+        got = f"shape {value.shape}" if isinstance(value, Tensor) else type(value).__name__
+        raise ValueError(f"verify: the loss must be a Tensor of one element, got {got}")
+    value.backward()
+    probe = _Probe(net, loss, parameters, np.random.default_rng(seed))
+    expected = expected or {}
+    checks: list[GradientCheck] = []
+    for group in probe.groups(parameters):
+        found = probe.check(group, expected)
+        if len(group) > 1 and not all(check.verdict is Verdict.EQUAL for check in found):
+            found = [check for each in group for check in probe.check([each], expected)]
+        checks += found
         if progress is not None:
-            progress(done + 1, len(parameters))
+            progress(len(checks), len(parameters))
+    net.zero_grad()
     return sorted(checks, key=lambda check: -check.badness)
 
 
-class _Branches:
-    """A digest of which way every ReLU and every max pooling of a forward pass went."""
+def verify_module(model: Module, inputs: Sequence[Tensor], seed: int = 0) -> list[GradientCheck]:
+    """Check the gradients of ``model(*inputs)``, weighted at random and added up, by every parameter; worst first.
 
-    def __init__(self) -> None:
-        self.digest = hashlib.blake2b()
-
-    def forward(self, function: Function, inputs: tuple, outputs: tuple, seconds: float) -> None:
-        if isinstance(function, MaxPool2d):
-            self.digest.update(outputs[1].cpu().numpy().tobytes())
-        elif isinstance(function, ReLU) or (isinstance(function, BatchNorm) and function.activation == "relu"):
-            self.digest.update(np.packbits(outputs[0].cpu().numpy() > 0).tobytes())
-
-    def backward(self, function: Function, grad_outputs: tuple, grad_inputs: tuple, seconds: float) -> None:
-        """Only the forward pass takes branches."""
-
-
-def _directional_derivative(
-    loss: Callable[[], Tensor], parameter: Parameter, rng: np.random.Generator
-) -> tuple[np.ndarray, float]:
-    """Return a random direction of unit length and the central difference of the loss along it.
-
-    If every direction drawn crosses a kink, the last one stands, and its error shows in the table.
+    Raises
+    ------
+    ValueError
+        As `verify_parameters`.
     """
-    start = parameter.detach().clone()
-    for _ in range(DRAWS):
-        direction = rng.standard_normal(parameter.shape)
-        direction /= np.linalg.norm(direction)
-        shift = Tensor(direction).to(parameter.device) * STEP
-        values, branches = [], []
+    given = [x.detach().double() if x.is_floating_point() else x for x in inputs]
+
+    def loss(net: Module) -> Tensor:
+        result = net(*given)
+        rng = np.random.default_rng(seed)
+        outputs = result if isinstance(result, (tuple, list)) else [result]
+        if not outputs or not all(isinstance(y, Tensor) and y.is_floating_point() for y in outputs):
+            raise ValueError("verify: the module must return Tensors of floating-point numbers")
+        weighted = [(y * Tensor(to_device(rng.standard_normal(y.shape), y.device))).sum() for y in outputs]
+        return sum(weighted[1:], weighted[0])
+
+    return verify_parameters(model, loss, seed)
+
+
+class _Probe:
+    """Moves parameters and watches the loss."""
+
+    def __init__(self, net: Module, loss: Callable[[Module], Tensor], parameters: list, rng: np.random.Generator):
+        self.net, self.loss, self.rng = net, loss, rng
+        self.step = STEP  # what the last parameter could do with is where the next begins
+        self.start = self._loss()
+        if not np.isfinite(self.start[0]).all():
+            raise ValueError(f"verify: the loss is {self.start[0][0]}: there is no derivative to check at such a point")
+        if self._loss()[0] != self.start[0]:
+            raise ValueError(
+                "verify: the loss is another at the second call: fix what is random in it, such as dropout, with eval()"
+            )
+        self.natural = float(np.abs(self.start[0][0]))
+        self.tolerance = Tolerance(RELATIVE, NEGLIGIBLE * self.natural, resolution=1e-3)
+        directions = [(p, self._direction(p)) for _, p in parameters]
+        resolution = np.array([np.finfo(np.float64).eps])
+        self.noise = estimate_noise(partial(self._moved, directions), self.start[0], NOISE_STEP, resolution)
+
+    def groups(self, parameters: list[tuple[str, Tensor]]) -> list[list[tuple[str, Tensor]]]:
+        """Return parameters in groups of about equal derivatives along a random direction."""
+        sizes = {name: float(np.linalg.norm(_gradient(p) * self._direction(p))) for name, p in parameters}
+        ordered = sorted(parameters, key=lambda pair: sizes[pair[0]])
+        length = -(-len(ordered) // GROUPS)
+        return [ordered[k : k + length] for k in range(0, len(ordered), length)]
+
+    def check(self, group: list[tuple[str, Tensor]], expected: Mapping[str, np.ndarray]) -> list[GradientCheck]:
+        """Compare along a random direction of all the parameters in ``group`` at once."""
+        for redrawn in range(DRAWS):  # noqa: B007 (read after the loop)
+            directions = [(p, self._direction(p)) for _, p in group]
+            terms = [_gradient(p) * direction for p, direction in directions]
+            analytical, scales = np.array([sum(t.sum() for t in terms)]), [float(np.linalg.norm(t)) for t in terms]
+            path = partial(self._moved, directions)
+            found = differentiate(path, self.start, self.noise, self.step, True, LEVELS, TABLES)
+            self.step = min(STEP, max(LEAST_FIRST_STEP, found.step / SHRINK**0.5))
+            sides = analytical, found.value, found.uncertainty, found.kink, found.crossed
+            # The least of the derivatives decides what must be seen.
+            code = judge(*sides, min(scales), self.natural, self.tolerance)[0]
+            if code in (EQUAL, DIFFERENT) or not np.isfinite(analytical).all():
+                break
+        apart, doubt = float(np.abs(analytical - found.value)[0]), float(SAFETY * found.uncertainty[0])
+        checks = []
+        for (name, parameter), scale in zip(group, scales, strict=True):
+            size = max(scale, NEGLIGIBLE * self.natural) or 1.0
+            gradient, torch_error = _gradient(parameter), None
+            if name in expected:
+                norm = max(float(np.linalg.norm(expected[name])), 1e-12)
+                torch_error = float(np.linalg.norm(gradient - expected[name])) / norm
+            checks.append(
+                GradientCheck(
+                    name,
+                    parameter.shape,
+                    float(np.linalg.norm(gradient)),
+                    apart / size,
+                    doubt / size,
+                    ORDER[code],
+                    redrawn,
+                    torch_error,
+                )
+            )
+        return checks
+
+    def _direction(self, parameter: Tensor) -> np.ndarray:
+        """Random, and as long as the parameter."""
+        values = parameter.detach().cpu().numpy()
+        typical = float(np.sqrt(np.mean(values**2))) if values.size else 0.0
+        return self.rng.standard_normal(parameter.shape) * (typical or 1.0)
+
+    def _moved(self, directions: list[tuple[Tensor, np.ndarray]], t: float) -> tuple[np.ndarray, bytes]:
+        """Return the loss with parameters moved by ``t`` times their directions, and put them back."""
+        before = [parameter.array.copy() for parameter, _ in directions]
         with no_grad():
-            for moved in (start + shift, start - shift):
-                parameter.copy_(moved)
-                with observe(_Branches()) as watcher:
-                    values.append(loss().item())
-                branches.append(watcher.digest.digest())
-            parameter.copy_(start)
-        if branches[0] == branches[1]:
-            break
-    return direction, (values[0] - values[1]) / (2 * STEP)
+            for parameter, direction in directions:
+                parameter.add_(Tensor(to_device(t * direction, parameter.device)))
+            result = self._loss()
+            for (parameter, _), array in zip(directions, before, strict=True):
+                parameter.copy_(Tensor(array))
+        return result
+
+    def _loss(self) -> tuple[np.ndarray, bytes]:
+        with no_grad(), watching() as branches:
+            value = self.loss(self.net)
+        return np.array([value.item()]), branches.digest
+
+
+def _gradient(parameter: Tensor) -> np.ndarray:
+    return np.zeros(parameter.shape) if parameter.grad is None else parameter.grad.cpu().numpy()

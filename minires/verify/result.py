@@ -109,7 +109,7 @@ class Result:
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as what JSON can hold."""
-        return {"verdict": str(self.verdict), "passed": bool(self), **_plain(asdict(self))}
+        return {"verdict": str(self.verdict), "passed": bool(self), **plain(asdict(self))}
 
     def __str__(self) -> str:
         if self.failure is not None:
@@ -140,12 +140,12 @@ class Result:
         return rendered(self)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Enums as their text, and floats that JSON does not know as theirs."""
     if isinstance(value, dict):
-        return {str(_plain(key)): _plain(item) for key, item in value.items()}
+        return {str(plain(key)): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, Verdict):
         return str(value)
     if isinstance(value, float) and value - value != 0:
