@@ -504,7 +504,7 @@ def test_durations(seconds, text):
 
 
 def test_verify():
-    output = minires("verify", "resnet20", "--image-size", 8, "--rows", 3, "--no-torch").stdout
+    output = minires("verify", "resnet20", "--image-size", 8, "--rows", 3, "--against", "nothing").stdout
     assert "0 wrong" in output
 
 
