@@ -1,8 +1,24 @@
-"""What PyTorch keeps in ``torch.cuda``: asking for GPUs, seeding them and waiting for them."""
+"""What PyTorch keeps in ``torch.cuda``: asking for GPUs, seeding them, waiting for them, and their memory."""
 
 from __future__ import annotations
 
-from minires.device import Device, as_device, cuda_is_available, cupy, seed_devices
+from minires.device import Device, as_device, cuda_is_available, cupy, seed_devices, watched_memory
+from minires.gpu_memory import OutOfMemoryError, in_units
+
+__all__ = [
+    "OutOfMemoryError",
+    "current_device",
+    "device_count",
+    "empty_cache",
+    "is_available",
+    "manual_seed_all",
+    "max_memory_allocated",
+    "memory_allocated",
+    "memory_reserved",
+    "memory_summary",
+    "reset_peak_memory_stats",
+    "synchronize",
+]
 
 
 def is_available() -> bool:
@@ -50,12 +66,63 @@ def synchronize(device: Device | str | int | None = None) -> None:
         If ``device`` is no GPU.
     """
     xp = cupy()
-    if device is None:
-        index = current_device()
-    else:
-        target = Device("cuda", device) if isinstance(device, int) else as_device(device)
-        if target.index is None:
-            raise ValueError(f"synchronize waits for a GPU, got device {target}")
-        index = target.index
-    with xp.cuda.Device(index):
+    with xp.cuda.Device(_number(device, "synchronize waits for a GPU")):
         xp.cuda.runtime.deviceSynchronize()
+
+
+def memory_allocated(device: Device | str | int | None = None) -> int:
+    """Return how many bytes of a GPU, the current one unless told otherwise, are in use by arrays.
+
+    Raises
+    ------
+    RuntimeError, ValueError
+        As `synchronize`; so do the other functions about memory.
+    """
+    xp = cupy()
+    with xp.cuda.Device(_number(device, "memory is asked of a GPU")):
+        return watched_memory(xp).pool.used_bytes()
+
+
+def memory_reserved(device: Device | str | int | None = None) -> int:
+    """Return how many bytes of a GPU this process holds, in arrays or for the next ones."""
+    xp = cupy()
+    with xp.cuda.Device(_number(device, "memory is asked of a GPU")):
+        return watched_memory(xp).pool.total_bytes()
+
+
+def max_memory_allocated(device: Device | str | int | None = None) -> int:
+    """Return the most bytes that were in use at once, since the start or `reset_peak_memory_stats`."""
+    return watched_memory(cupy()).peaks.get(_number(device, "memory is asked of a GPU"), 0)
+
+
+def reset_peak_memory_stats(device: Device | str | int | None = None) -> None:
+    """Count the peak from what is in use now."""
+    number = _number(device, "memory is asked of a GPU")
+    watched_memory(cupy()).peaks[number] = memory_allocated(number)
+
+
+def memory_summary(device: Device | str | int | None = None) -> str:
+    """Return a line about the memory of a GPU: used, held, peak, and free of how much."""
+    xp, number = cupy(), _number(device, "memory is asked of a GPU")
+    with xp.cuda.Device(number):
+        free, total = xp.cuda.runtime.memGetInfo()
+    used, held, peak = (f(number) for f in (memory_allocated, memory_reserved, max_memory_allocated))
+    return (
+        f"GPU {number}: {in_units(used)} used, {in_units(held)} held, {in_units(peak)} at the peak; "
+        f"{in_units(free)} of {in_units(total)} free"
+    )
+
+
+def empty_cache() -> None:
+    """Give memory that no array uses back to the device, for other processes."""
+    watched_memory(cupy()).pool.free_all_blocks()
+
+
+def _number(device: Device | str | int | None, what: str) -> int:
+    """Return the number of a GPU; ``what`` begins the error if it is none."""
+    if device is None:
+        return current_device()
+    target = Device("cuda", device) if isinstance(device, int) else as_device(device)
+    if target.index is None:
+        raise ValueError(f"{what}, got device {target}")
+    return target.index

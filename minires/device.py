@@ -18,6 +18,8 @@ from typing import Any
 
 import numpy as np
 
+from minires.gpu_memory import Watched
+
 Array = Any  # numpy.ndarray or cupy.ndarray: CuPy may not be installed, so no static type names both
 
 CUPY_REMEDY = "install CuPy for your driver with pip install 'minires[cuda13]' (or 'minires[cuda12]')"
@@ -95,7 +97,14 @@ def cupy() -> ModuleType:
         ) from error
     if count == 0:
         raise RuntimeError('device "cuda" cannot be used: CuPy is installed but finds no CUDA device')
+    cupy.cuda.set_allocator(watched_memory(cupy).malloc)
     return cupy
+
+
+@cache
+def watched_memory(xp: ModuleType) -> Watched:
+    """Return what watches over the memory that CuPy hands out."""
+    return Watched(xp)
 
 
 def cuda_is_available() -> bool:
