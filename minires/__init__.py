@@ -47,7 +47,14 @@ from minires.dtypes import (
     uint8,
 )
 from minires.io import load, save
-from minires.kernels import conv_algorithm, get_num_threads, set_num_threads, use_reference
+from minires.kernels import (
+    conv_algorithm,
+    get_float32_matmul_precision,
+    get_num_threads,
+    set_float32_matmul_precision,
+    set_num_threads,
+    use_reference,
+)
 from minires.models.folding import fold_batch_norm
 from minires.ops.activation import relu
 from minires.ops.arithmetic import add, div, floor_divide, mul, neg, pow, remainder, sub
@@ -187,6 +194,7 @@ __all__ = [
     "gather",
     "ge",
     "get_default_dtype",
+    "get_float32_matmul_precision",
     "get_num_threads",
     "gt",
     "half",
@@ -258,6 +266,7 @@ __all__ = [
     "save",
     "scatter_add",
     "set_default_dtype",
+    "set_float32_matmul_precision",
     "set_grad_enabled",
     "set_num_threads",
     "short",

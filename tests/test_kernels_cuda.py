@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 import re
 
+import ml_dtypes
 import numpy as np
 import pytest
 from cuda_shim import Host, HostKernels, build_kernels, run_kernel, type_of
@@ -252,3 +253,94 @@ def test_images_of_more_than_2_to_the_31_numbers(tmp_path):
     geometry = Conv2dGeometry(shape, (1, 1, 1, 1), (32_768, (1 << 15) - 1))
     w = np.full((1, 1, 1, 1), 2, np.float16)
     assert kernels.conv2d(np.asarray(x), w, geometry)[0, 0].tolist() == [[0, 0], [4, 0], [0, 6]]
+
+
+# Numbers of 16 bits
+
+half_dtypes = pytest.mark.parametrize(
+    "dtype", [np.float16, pytest.param(ml_dtypes.bfloat16, marks=pytest.mark.slow)], ids=["float16", "bfloat16"]
+)
+
+
+def close_to(actual, exact, dtype):
+    """Whether numbers are those in double precision, up to a rounding to ``dtype`` or two."""
+    assert actual.dtype == dtype
+    step = float(ml_dtypes.finfo(dtype).eps)
+    np.testing.assert_allclose(actual.astype(np.float64), exact, rtol=2 * step, atol=2 * step)
+
+
+@needs_compiler
+@half_dtypes
+def test_every_16_bit_number_is_rounded_to_the_nearest(dtype):
+    every = np.arange(1 << 16, dtype=np.uint16).view(dtype)
+    kernels = HostKernels(Host())
+    expected = np.where(every.astype(np.float32) <= 0, dtype(0), every)
+    actual = kernels.relu(every)
+    nan = np.isnan(expected.astype(np.float32))
+    assert np.array_equal(actual[~nan].view(np.uint16), expected[~nan].view(np.uint16))
+    assert np.isnan(actual[nan].astype(np.float32)).all()
+    with np.errstate(over="ignore", invalid="ignore"):
+        half = (every.astype(np.float32) + every[::-1].astype(np.float32)).astype(dtype)
+    total = kernels.add(every, every[::-1].copy())
+    nan = np.isnan(half.astype(np.float32))
+    assert np.array_equal(total[~nan], half[~nan])
+    assert np.isnan(total[nan].astype(np.float32)).all()
+
+
+@needs_compiler
+@half_dtypes
+@pytest.mark.parametrize("shape", [(4, 16, 6, 6), (3, 5, 7, 3)], ids=str)
+def test_batch_norm_of_16_bit_numbers_is_that_in_double_precision(dtype, shape):
+    kernels = HostKernels()
+    c = shape[1]
+    x, residual, dy = (normal(*shape, seed=seed).astype(dtype) for seed in range(3))
+    weight, bias = (normal(c, seed=seed).astype(dtype) for seed in (3, 4))
+    wide = [a.astype(np.float64) for a in (x, residual, dy, weight, bias)]
+    mean, var = kernels.batch_norm_statistics(x)
+    for actual, exact in zip((mean, var), reference.batch_norm_statistics(wide[0]), strict=True):
+        close_to(actual, exact, dtype)
+    invstd = (1 / np.sqrt(var.astype(np.float64) + 1e-5)).astype(dtype)
+    wide_mean, wide_invstd = mean.astype(np.float64), invstd.astype(np.float64)
+    y = kernels.batch_norm(x, mean, invstd, weight, bias, residual, True)
+    close_to(y, reference.batch_norm(wide[0], wide_mean, wide_invstd, wide[3], wide[4], wide[1], True), dtype)
+    output = y.astype(np.float64)
+    gradients = kernels.batch_norm_grad(dy, x, y, mean, invstd, weight, False, True)
+    exact = reference.batch_norm_grad(wide[2], wide[0], output, wide_mean, wide_invstd, wide[3], False, True)
+    for a, b in zip(gradients, exact, strict=True):
+        close_to(a, b, dtype)
+
+
+@needs_compiler
+@half_dtypes
+@pytest.mark.parametrize("channels", [8, 3])
+def test_convolution_and_pooling_of_16_bit_numbers_are_those_in_double_precision(dtype, channels):
+    kernels = HostKernels()
+    geometry = Conv2dGeometry((2, channels, 6, 5), (8, channels, 3, 3), (2, 1), ((1, 1), (1, 1)))
+    x, w, dy = (
+        normal(*shape, seed=seed).astype(dtype)
+        for seed, shape in enumerate((geometry.input_shape, geometry.weight_shape, geometry.output_shape))
+    )
+    wide = [a.astype(np.float64) for a in (x, w, dy)]
+    step = float(ml_dtypes.finfo(dtype).eps)
+    for actual, exact in (
+        (kernels.conv2d(x, w, geometry), reference.conv2d(*wide[:2], geometry)),
+        (kernels.conv2d_input_grad(dy, w, geometry), reference.conv2d_input_grad(wide[2], wide[1], geometry)),
+        (kernels.conv2d_weight_grad(x, dy, geometry), reference.conv2d_weight_grad(wide[0], wide[2], geometry)),
+    ):
+        assert actual.dtype == dtype
+        assert relative_error(actual.astype(np.float64), exact) < 4 * step
+    window = Pool2dGeometry(geometry.input_shape, (3, 2), (2, 1), (1, 1), (1, 1), (3, 6))
+    y, indices = kernels.max_pool2d(x, window)
+    exact_y, exact_indices = reference.max_pool2d(wide[0], window)
+    assert np.array_equal(y.astype(np.float64), exact_y)
+    assert np.array_equal(indices, exact_indices)
+    ones = np.ones(y.shape, dtype)
+    scattered = kernels.max_pool2d_input_grad(ones, indices, x.shape)
+    assert np.array_equal(
+        scattered.astype(np.float64), reference.max_pool2d_input_grad(np.ones(y.shape), indices, x.shape)
+    )
+    close_to(kernels.sum_pool2d(x, window), reference.sum_pool2d(wide[0], window), dtype)
+    close_to(kernels.adaptive_avg_pool2d(x, (2, 3)), reference.adaptive_avg_pool2d(wide[0], (2, 3)), dtype)
+    pooled = normal(2, channels, 2, 3).astype(dtype)
+    exact = reference.adaptive_avg_pool2d_input_grad(pooled.astype(np.float64), x.shape)
+    close_to(kernels.adaptive_avg_pool2d_input_grad(pooled, x.shape), exact, dtype)

@@ -16,9 +16,18 @@ from types import ModuleType
 from minires.device import Array, is_cuda_array
 from minires.kernels import reference
 from minires.kernels.algorithm import conv_algorithm
+from minires.kernels.precision import get_float32_matmul_precision, set_float32_matmul_precision
 from minires.kernels.threads import get_num_threads, set_num_threads
 
-__all__ = ["conv_algorithm", "get_num_threads", "kernels_for", "set_num_threads", "use_reference"]
+__all__ = [
+    "conv_algorithm",
+    "get_float32_matmul_precision",
+    "get_num_threads",
+    "kernels_for",
+    "set_float32_matmul_precision",
+    "set_num_threads",
+    "use_reference",
+]
 
 _reference_only = False
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from minires.device import Array
+from minires.kernels.precision import get_float32_matmul_precision
 
 WORKSPACE_BYTES = 32 << 20  # what NVIDIA advises on Hopper
 
@@ -22,19 +23,6 @@ WORKSPACE_BYTES = 32 << 20  # what NVIDIA advises on Hopper
 DATA_TYPES = {"float32": 0, "float64": 1, "float16": 2, "bfloat16": 14}
 COMPUTE_FLOAT32, COMPUTE_FLOAT64, COMPUTE_TF32 = 68, 70, 77
 DEFAULT_ALGORITHM = -1
-
-_allow_tf32 = False
-
-
-def set_allow_tf32(allowed: bool) -> None:
-    """Let products of float32 matrices round their operands to TF32, 10 bits of mantissa, from now on; or not."""
-    global _allow_tf32
-    _allow_tf32 = allowed
-
-
-def get_allow_tf32() -> bool:
-    """Tell whether products of float32 matrices may round their operands to TF32."""
-    return _allow_tf32
 
 
 @dataclass(frozen=True)
@@ -81,7 +69,8 @@ class Blas:
     ) -> None:
         """c = a b, or c += a b if ``add``, for each matrix of a batch: (m, k) by (k, n) of ``shape`` (m, n, k).
 
-        float16 and bfloat16 are summed in float32; float32 is rounded to TF32 first where that is allowed.
+        float16 and bfloat16 are summed in float32; float32 is rounded to TF32 first unless the highest precision was
+        chosen.
 
         Raises
         ------
@@ -90,9 +79,9 @@ class Blas:
         """
         m, n, k = shape
         name = str(c.array.dtype)
-        double = name == "float64"
+        double, rounds = name == "float64", get_float32_matmul_precision() != "highest"
         scalar = ctypes.c_double if double else ctypes.c_float
-        compute = COMPUTE_FLOAT64 if double else COMPUTE_TF32 if name == "float32" and _allow_tf32 else COMPUTE_FLOAT32
+        compute = COMPUTE_FLOAT64 if double else COMPUTE_TF32 if rounds and name == "float32" else COMPUTE_FLOAT32
         status = self._library.cublasGemmStridedBatchedEx(
             *(self._handle, int(b.transposed), int(a.transposed), n, m, k, ctypes.byref(scalar(1))),
             *self._operand(b),

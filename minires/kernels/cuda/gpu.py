@@ -47,7 +47,9 @@ class Gpu:
         """
         if source not in self._functions:
             self._functions[source] = self._compile(source)
-        self._functions[source][kernel](grid, block, arguments)
+        # A null pointer as a number: CuPy takes None for an argument that is not there.
+        given = tuple(np.int64(0) if argument is None else argument for argument in arguments)
+        self._functions[source][kernel](grid, block, given)
 
     def blas(self) -> Blas:
         """Return the cuBLAS handle of the device, set to the current stream."""
@@ -61,7 +63,7 @@ class Gpu:
     def _compile(self, source: str) -> dict[str, Any]:
         """Compile and load a source; return its kernels by name."""
         names = instances(source)
-        module = cupy().RawModule(code=source_text(source), options=("--std=c++17",), name_expressions=names)
+        module = cupy().RawModule(code=source_text(source), options=("-std=c++17",), name_expressions=names)
         try:
             return {name: module.get_function(name) for name in names}
         except Exception as error:  # the compiler, the driver and the loader each have errors of their own
