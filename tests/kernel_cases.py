@@ -27,7 +27,7 @@ class GpuKernels:
 
 
 needs_compiler = pytest.mark.skipif(compiler() is None, reason="no g++ to run the CUDA kernels on the host with")
-both_modules = pytest.mark.parametrize(
+every_module = pytest.mark.parametrize(
     "kernels",
     [
         reference,

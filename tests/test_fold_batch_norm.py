@@ -9,7 +9,7 @@ from collections import OrderedDict
 import numpy as np
 import pytest
 import torch
-from kernel_cases import MEMORY_ORDERS, always_threaded, both_modules, normal, relative_error  # noqa: F401 (a fixture)
+from kernel_cases import MEMORY_ORDERS, always_threaded, every_module, normal, relative_error  # noqa: F401 (a fixture)
 from test_models import pair
 
 import minires
@@ -300,7 +300,7 @@ def test_a_shortcut_of_another_shape_is_refused():
         block(minires.zeros(1, 4, 6, 6))
 
 
-@both_modules
+@every_module
 @pytest.mark.parametrize("order", MEMORY_ORDERS)
 @pytest.mark.parametrize("relu", [False, True])
 @pytest.mark.parametrize("residual", [False, True])
@@ -320,7 +320,7 @@ def test_kernel(kernels, order, relu, residual, shape, always_threaded):  # noqa
     assert np.array_equal(shortcut, before)
 
 
-@both_modules
+@every_module
 def test_kernel_keeps_nan(kernels):
     x = np.full((1, 1, 1, 2), np.nan)
     y = kernels.conv2d_add_relu(x, np.ones((1, 1, 1, 1)), np.zeros(1), None, True, Conv2dGeometry(x.shape, (1,) * 4))

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from kernel_cases import always_threaded, both_modules, normal, relative_error  # noqa: F401 (a fixture)
+from kernel_cases import always_threaded, every_module, normal, relative_error  # noqa: F401 (a fixture)
 
 from minires.kernels import cpu, kernels_for, reference, set_num_threads, use_reference
 from minires.kernels.cpu import launch
@@ -37,7 +37,7 @@ def test_kernels_for_picks_the_compiled_module_unless_told_otherwise():
     assert kernels_for(x) is cpu
 
 
-@both_modules
+@every_module
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 @pytest.mark.parametrize("shape", [(), (7,), (2, 3, 4, 5), (0, 2)], ids=str)
 def test_erf(kernels, dtype, shape):

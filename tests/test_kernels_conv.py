@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from kernel_cases import (
     MEMORY_ORDERS,
     always_threaded,  # noqa: F401 (a fixture)
-    both_modules,
+    every_module,
     lies_channels_last,
     normal,
     relative_error,
@@ -77,7 +77,7 @@ def torch_maps(x, w, dy, geometry):
     return [a.detach().numpy() for a in (y, *torch.autograd.grad(y, (x, w), dy))]
 
 
-@both_modules
+@every_module
 @over_dtypes
 @over_geometries
 def test_convolution_and_its_gradients_equal_torch(kernels, dtype, tolerance, geometry):
@@ -87,7 +87,7 @@ def test_convolution_and_its_gradients_equal_torch(kernels, dtype, tolerance, ge
         assert relative_error(actual, expected) < tolerance
 
 
-@both_modules
+@every_module
 @over_dtypes
 @pytest.mark.parametrize("relu", [False, True], ids=["", "relu"])
 @pytest.mark.parametrize("has_residual", [False, True], ids=["", "residual"])
@@ -115,7 +115,7 @@ def test_blocks_and_threads_change_nothing_but_rounding(monkeypatch, always_thre
         assert relative_error(actual, expected) < 1e-12
 
 
-@both_modules
+@every_module
 @pytest.mark.parametrize("order", MEMORY_ORDERS)
 @pytest.mark.parametrize("name", ["3x3", "1x1", "uneven everything", "depthwise", "grouped stride 2"])
 def test_memory_order_of_the_inputs_does_not_matter(kernels, order, name):
@@ -133,7 +133,7 @@ def test_memory_order_of_the_inputs_does_not_matter(kernels, order, name):
         assert np.array_equal(given, original), "an input was written to"
 
 
-@both_modules
+@every_module
 @over_geometries
 def test_input_gradient_is_the_transpose(kernels, geometry):
     x, w, dy = arrays(geometry)
@@ -143,7 +143,7 @@ def test_input_gradient_is_the_transpose(kernels, geometry):
     assert np.isclose((w * dw).sum(), inner, rtol=1e-12, atol=1e-12)
 
 
-@both_modules
+@every_module
 def test_second_run_gives_the_same_bits(kernels, always_threaded):  # noqa: F811
     geometry = Conv2dGeometry((8, 16, 16, 16), (16, 16, 3, 3), padding=((1, 1), (1, 1)))
     x, w, dy = arrays(geometry, np.float32)
@@ -152,7 +152,7 @@ def test_second_run_gives_the_same_bits(kernels, always_threaded):  # noqa: F811
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-@both_modules
+@every_module
 def test_nan_and_inf_reach_just_the_windows_they_lie_in(kernels, bad):
     geometry = Conv2dGeometry((1, 1, 6, 6), (1, 1, 3, 3), padding=((1, 1), (1, 1)))
     x, w = np.ones((1, 1, 6, 6)), np.ones((1, 1, 3, 3))
@@ -169,7 +169,7 @@ UNFOLDS = {
 }
 
 
-@both_modules
+@every_module
 @pytest.mark.parametrize("row", UNFOLDS.values(), ids=list(UNFOLDS))
 def test_im2col_and_col2im_equal_unfold_and_fold(kernels, row):
     shape, kernel_size, stride, padding, dilation = row

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from kernel_cases import (
     MEMORY_ORDERS,
     always_threaded,  # noqa: F401 (a fixture)
-    both_modules,
+    every_module,
     lies_channels_last,
     normal,
     relative_error,
@@ -58,7 +58,7 @@ def run(kernels, case, training, relu):
     return y, kernels.batch_norm_grad(dy, x, saved, mean, invstd, weight, training, residual is not None)
 
 
-@both_modules
+@every_module
 @over_dtypes
 @pytest.mark.parametrize("relu", [False, True], ids=["", "relu"])
 @pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
@@ -74,7 +74,7 @@ def test_batch_norm_and_its_gradients_equal_torch(kernels, dtype, tolerance, rel
         assert np.abs(actual - expected).max() < tolerance * max(1, np.abs(expected).max())
 
 
-@both_modules
+@every_module
 @pytest.mark.parametrize("absent", [(1,), (2,), (3,), (1, 2), (1, 2, 3)], ids=str)
 def test_weight_bias_and_residual_may_be_left_out(kernels, absent):
     case = [None if i in absent else a for i, a in enumerate(make_case((3, 4, 5, 5)))]
@@ -86,7 +86,7 @@ def test_weight_bias_and_residual_may_be_left_out(kernels, absent):
     assert (dresidual is None) == (expected[3] is None)
 
 
-@both_modules
+@every_module
 @over_shapes
 def test_statistics_are_the_mean_and_the_biased_variance(kernels, shape):
     x = normal(*shape)
@@ -96,7 +96,7 @@ def test_statistics_are_the_mean_and_the_biased_variance(kernels, shape):
     assert np.allclose(var, torch.tensor(x).var(axes, correction=0).numpy(), rtol=1e-12, atol=1e-14)
 
 
-@both_modules
+@every_module
 @pytest.mark.parametrize(("dtype", "offset"), [(np.float64, 1e8), (np.float32, 1e3)])
 def test_a_small_variance_about_a_large_mean_survives(kernels, dtype, offset):
     x = (normal(64, 2, 16, 16) + offset).astype(dtype)
@@ -106,14 +106,14 @@ def test_a_small_variance_about_a_large_mean_survives(kernels, dtype, offset):
     assert np.allclose(var, 1, atol=0.05)
 
 
-@both_modules
+@every_module
 def test_a_constant_channel_has_no_variance(kernels):
     mean, var = kernels.batch_norm_statistics(np.full((6, 3, 5, 5), 0.1))
     assert np.allclose(mean, 0.1, rtol=1e-15)
     assert np.all(var < 1e-30)
 
 
-@both_modules
+@every_module
 def test_an_empty_batch_passes_through(kernels):
     x = np.empty((0, 3, 4, 4), np.float32)
     mean, var = kernels.batch_norm_statistics(x)
@@ -126,7 +126,7 @@ def test_an_empty_batch_passes_through(kernels):
     assert not dbias.any()
 
 
-@both_modules
+@every_module
 @pytest.mark.parametrize("order", MEMORY_ORDERS)
 @pytest.mark.parametrize("shape", [(4, 3), (4, 3, 6), (4, 3, 6, 5)], ids=str)
 def test_memory_order_does_not_matter_and_no_input_is_written_to(kernels, order, shape):
@@ -161,7 +161,7 @@ def test_the_number_of_threads_changes_no_bit(monkeypatch, threads):
     assert all(np.array_equal(a, b) for a, b in zip(grads, grads_again, strict=True))
 
 
-@both_modules
+@every_module
 def test_nan_passes_the_relu_of_batch_norm_forward_and_backward(kernels):
     x = normal(2, 2, 3, 3)
     x[0, 0, 1, 1] = np.nan
@@ -174,7 +174,7 @@ def test_nan_passes_the_relu_of_batch_norm_forward_and_backward(kernels):
     assert np.array_equal(dbias, dresidual.sum(axis=(0, 2, 3)))
 
 
-@both_modules
+@every_module
 def test_frozen_statistics_keep_an_infinite_input_out_of_the_input_gradient(kernels):
     x, dy = normal(2, 2, 3, 3), normal(2, 2, 3, 3, seed=1)
     x[0, 0, 0, 0] = np.inf
@@ -185,7 +185,7 @@ def test_frozen_statistics_keep_an_infinite_input_out_of_the_input_gradient(kern
 EDGE_VALUES = np.array([-np.inf, -1.5, -0.0, 0.0, 1e-310, 2.5, np.inf, np.nan])
 
 
-@both_modules
+@every_module
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 @pytest.mark.parametrize("shape", [(), (8,), (2, 4), (2, 1, 2, 2), (0, 3), (0, 1, 2, 2)], ids=str)
 def test_relu_equals_torch_at_every_edge(kernels, dtype, shape):
@@ -202,7 +202,7 @@ def test_relu_equals_torch_at_every_edge(kernels, dtype, shape):
     assert np.array_equal(kernels.relu_grad(dy, y), expected_dx.numpy())
 
 
-@both_modules
+@every_module
 @pytest.mark.parametrize("order", MEMORY_ORDERS)
 def test_relu_of_any_memory_order(kernels, order, always_threaded):  # noqa: F811
     x, dy = normal(2, 3, 4, 5), normal(2, 3, 4, 5, seed=1)

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from kernel_cases import (
     MEMORY_ORDERS,
     always_threaded,  # noqa: F401 (a fixture)
-    both_modules,
+    every_module,
     lies_channels_last,
     normal,
     relative_error,
@@ -54,7 +54,7 @@ def plane_values(kind, shape, dtype=np.float64):
     return x
 
 
-@both_modules
+@every_module
 @over_dtypes
 @pytest.mark.parametrize("kind", ["distinct", "ties", "NaN", "-inf"])
 @over_pools
@@ -68,7 +68,7 @@ def test_max_pool_takes_torchs_values_and_indices(kernels, dtype, kind, row):
     assert np.array_equal(indices, expected_indices.numpy())
 
 
-@both_modules
+@every_module
 @over_pools
 def test_max_pool_gradient_equals_torch(kernels, row):
     shape, *options = row
@@ -81,7 +81,7 @@ def test_max_pool_gradient_equals_torch(kernels, row):
     assert lies_channels_last(dx)
 
 
-@both_modules
+@every_module
 def test_gather_planes_is_the_transpose_of_the_max_pool_gradient(kernels):
     indices = np.random.default_rng(0).integers(0, 30, (2, 3, 2, 4))
     x, dy = normal(2, 3, 5, 6), normal(2, 3, 2, 4, seed=1)
@@ -91,7 +91,7 @@ def test_gather_planes_is_the_transpose_of_the_max_pool_gradient(kernels):
     assert lies_channels_last(y)
 
 
-@both_modules
+@every_module
 def test_a_window_of_nothing_but_padding_gives_minus_infinity(kernels):
     # Taps at rows -2 and 1, or -1 and 2, of a plane with one row: PyTorch's index lies outside the plane here.
     geometry = Pool2dGeometry((1, 1, 1, 3), (2, 1), (1, 1), (2, 0), (3, 1), (2, 3))
@@ -100,7 +100,7 @@ def test_a_window_of_nothing_but_padding_gives_minus_infinity(kernels):
     assert np.all(indices == 0)
 
 
-@both_modules
+@every_module
 @pytest.mark.parametrize(("dtype", "tolerance"), [(np.float64, 1e-13), (np.float32, 1e-6)])
 @plain_pools
 def test_sum_pool_and_its_gradient_equal_torch(kernels, dtype, tolerance, row):
@@ -118,7 +118,7 @@ def test_sum_pool_and_its_gradient_equal_torch(kernels, dtype, tolerance, row):
     assert lies_channels_last(dx)
 
 
-@both_modules
+@every_module
 def test_dilated_sum_pool_is_a_depthwise_convolution_with_ones(kernels):
     row = POOLS["dilated"][:5]
     geometry = pool_geometry((*row, False))
@@ -131,7 +131,7 @@ def test_dilated_sum_pool_is_a_depthwise_convolution_with_ones(kernels):
     assert relative_error(kernels.sum_pool2d_input_grad(dy, geometry), expected_dx.numpy()) < 1e-13
 
 
-@both_modules
+@every_module
 @pytest.mark.parametrize(("dtype", "tolerance"), [(np.float64, 1e-13), (np.float32, 1e-6)])
 @pytest.mark.parametrize("output_size", ADAPTIVE)
 def test_adaptive_average_and_its_gradient_equal_torch(kernels, dtype, tolerance, output_size):
@@ -146,7 +146,7 @@ def test_adaptive_average_and_its_gradient_equal_torch(kernels, dtype, tolerance
     assert relative_error(dx, expected_dx.numpy()) < tolerance
 
 
-@both_modules
+@every_module
 @pytest.mark.parametrize("kind", ["distinct", "ties", "NaN", "-inf"])
 @pytest.mark.parametrize("output_size", ADAPTIVE)
 def test_adaptive_max_takes_torchs_values_and_indices(kernels, kind, output_size):
@@ -170,7 +170,7 @@ def pool_everything(kernels, x, dy, indices, geometry):
     )
 
 
-@both_modules
+@every_module
 @pytest.mark.parametrize("order", MEMORY_ORDERS)
 def test_memory_order_and_threads_change_nothing(kernels, order, always_threaded):  # noqa: F811
     geometry = pool_geometry(POOLS["3x3 stride 2"])
