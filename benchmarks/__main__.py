@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import asdict
 from enum import StrEnum
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -46,6 +47,9 @@ def benchmark(
     output: Annotated[
         Path | None, typer.Option(help="The JSON file; by default benchmarks/results/DATE-CPU-SET.json.")
     ] = None,
+    device: Annotated[
+        str, typer.Option(help="cpu, or cuda: training steps on a GPU, with its own cases; see benchmarks/gpu.py.")
+    ] = "cpu",
     list_: Annotated[bool, typer.Option("--list", help="List the cases and stop.")] = False,
 ) -> None:
     """Time minires against PyTorch, in turns, each in its own process on the same threads, weights and data.
@@ -55,6 +59,9 @@ def benchmark(
     --variant "channels-last, eager" nothing is compiled: training and inference take about five minutes.
     Leave the machine alone meanwhile.
     """
+    if device != "cpu":
+        on_gpu(device, case or ["*"], pairs, output)
+        return
     try:
         chosen = cases.select(groups or (), case or ())
         if list_:
@@ -93,6 +100,22 @@ def benchmark(
     console.print(f"written to {path}", markup=False, highlight=False, soft_wrap=True)
     if any("error" in result for result in found["cases"]):
         raise typer.Exit(1)
+
+
+def on_gpu(device: str, patterns: list[str], pairs: int, output: Path | None) -> None:
+    """Measure the cases of a GPU whose names match a pattern."""
+    from benchmarks import gpu
+    from minires.device import module_for
+
+    chosen = [case for case in gpu.CASES if any(fnmatchcase(case.name, pattern) for pattern in patterns)]
+    if not chosen:
+        raise typer.BadParameter(f"no case matches: choose from {', '.join(case.name for case in gpu.CASES)}")
+    try:
+        module_for(device)
+    except (RuntimeError, ValueError) as error:
+        raise typer.BadParameter(str(error)) from None
+    path = gpu.run(device, chosen, pairs, output, console, compiled=True)
+    console.print(f"written to {path}", markup=False, highlight=False, soft_wrap=True)
 
 
 def outcome(result: dict[str, Any]) -> str:
