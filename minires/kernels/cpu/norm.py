@@ -31,12 +31,10 @@ def batch_norm_statistics(x: Array) -> tuple[Array, Array]:
     means, squares = np.zeros((2, chunks, rows.shape[1]))
     launch(_moments, chunks, rows.size, height, rows, means, squares)
     channels = x.shape[1]
-    counts = np.minimum(height, rows.shape[0] - height * np.arange(chunks)).repeat(rows.shape[1] // channels)[:, None]
+    mean, var = np.zeros((2, channels))
     # A folded row holds several pixels: each is a chunk of its own from here on.
-    means, squares = means.reshape(-1, channels), squares.reshape(-1, channels)
-    total = max(1, counts.sum())
-    mean = (counts * means).sum(axis=0) / total
-    var = (squares + counts * (means - mean) ** 2).sum(axis=0) / total
+    fold = rows.shape[1] // channels
+    _join(rows.shape[0], height, fold, means.reshape(-1, channels), squares.reshape(-1, channels), mean, var)
     return mean.astype(x.dtype), var.astype(x.dtype)
 
 
@@ -134,6 +132,21 @@ def _moments(start, stop, height, x, means, squares):
         for i in range(rows.shape[0]):
             for c in range(mean.size):
                 square[c] += (rows[i, c] - mean[c]) ** 2
+
+
+@kernel
+def _join(total, height, fold, means, squares, mean, var):
+    """Mean and variance of each channel from the moments of chunks; ``fold`` of them have the same rows."""
+    for part in range(means.shape[0]):
+        count = min(height, total - part // fold * height)
+        for c in range(mean.size):
+            mean[c] += count * means[part, c]
+    mean /= max(1, total * fold)
+    for part in range(means.shape[0]):
+        count = min(height, total - part // fold * height)
+        for c in range(mean.size):
+            var[c] += squares[part, c] + count * (means[part, c] - mean[c]) ** 2
+    var /= max(1, total * fold)
 
 
 @kernel
