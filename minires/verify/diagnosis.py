@@ -103,17 +103,18 @@ def _flipped(a: np.ndarray, n: np.ndarray, wrong: np.ndarray, output: Shape, inp
 
 
 def _shifted(a: np.ndarray, n: np.ndarray, wrong: np.ndarray, output: Shape, input: Shape) -> Diagnosis | None:
-    for axis in range(len(input)):
-        for by in (-1, 1) if input[axis] > 2 else (1,) if input[axis] == 2 else ():
-            grid = n.reshape(-1, *input)
-            rolled = np.roll(grid, by, 1 + axis)
-            if _explains(rolled.reshape(n.shape), a, n):
-                return Diagnosis("shifted", f"rolled by {by} along axis {axis}: an index is off by one")
-            edge = [slice(None)] * rolled.ndim
-            edge[1 + axis] = slice(0, 1) if by == 1 else slice(-1, None)
-            rolled[tuple(edge)] = 0
-            if _explains(rolled.reshape(n.shape), a, n):
-                return Diagnosis("shifted", f"shifted by {by} along axis {axis}: an index or a padding is off by one")
+    for what, shape, full in (("input", input, (-1, *input)), ("output", output, (*output, n.shape[1]))):
+        first = 1 if what == "input" else 0
+        for axis, length in enumerate(shape):
+            for by in (-1, 1) if length > 2 else (1,) if length == 2 else ():
+                rolled = np.roll(n.reshape(full), by, first + axis)
+                cut = rolled.copy()
+                edge = [slice(None)] * cut.ndim
+                edge[first + axis] = slice(0, 1) if by == 1 else slice(-1, None)
+                cut[tuple(edge)] = 0
+                if _explains(rolled.reshape(n.shape), a, n) or _explains(cut.reshape(n.shape), a, n):
+                    text = f"shifted by {by} along axis {axis} of the {what}: an index or a padding is off by one"
+                    return Diagnosis("shifted", text)
     return None
 
 

@@ -24,7 +24,7 @@ import numpy as np
 
 LEVELS = 4
 SHRINK = 1 / 16  # from one table to the next
-TABLES = 6
+TABLES = 9  # down to steps of 1e-12 of the first
 FIRST_STEP = 0.0273  # as a part of the scale of x; no round number, lest it fit a period of f
 PRECISION = 1e-8  # what uncertainty is good enough to stop, as a part of the derivative
 SAFETY = 10.0  # uncertainties are estimates: a difference counts beyond so many of them

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from minires.verify.differences import FIRST_STEP, SAFETY, differentiate
-from minires.verify.jacobian import NUDGE, NUDGES, element_scales, noise_at
+from minires.verify.jacobian import CAREFUL, NUDGE, NUDGES, element_scales, noise_at
 from minires.verify.result import Block, Entry, Result
 from minires.verify.subject import Subject, Variable
 from minires.verify.verdict import DIFFERENT, EQUAL, ORDER, Tolerance, Verdict, judge
@@ -96,7 +96,7 @@ class DirectionCheck:
 
         judged, uncertainty = verdicts(found.uncertainty), found.uncertainty
         if (judged == DIFFERENT).any():  # lest it be an accident of these steps
-            again = differentiate(path, sums, noise, 0.043 * step, stay_on_branch=True)
+            again = differentiate(path, sums, noise, CAREFUL * step, stay_on_branch=True)
             self.evaluations += again.evaluations
             apart = np.abs(again.value - found.value)
             uncertainty = np.where(apart > SAFETY * (again.uncertainty + uncertainty), apart, uncertainty)

@@ -26,6 +26,7 @@ NUDGE = 0.004  # how far, as a part of the scale of an input: well beyond the sm
 MOST_DERIVATIVES = 2**25  # their arrays take about 1 GB
 WORST = 5
 NOISE_STEP = 2.0**-30
+LEAST_SCALE = 1e-4  # an input of 1e-12 is taken for a 0: to exp(x) steps of its size would be nothing
 TOGETHER = ", all elements moved together"
 CAREFUL = 0.043  # the second look's steps, as a part of the first's
 
@@ -276,13 +277,17 @@ def with_entries(block: Block, entries: list[Entry]) -> Block:
 
 def element_scales(subject: Subject) -> np.ndarray:
     """Return (n,) the size of steps that mean something to each element: its own size, or that of its neighbours."""
+    overall = _root_mean_square(subject.point)
     scales = np.ones(subject.point.size)
     for x in subject.inputs:
         values = np.abs(subject.point[x.part])
-        typical = float(np.sqrt(np.mean(values**2))) if values.size else 1.0
-        typical = typical if typical > 0 and np.isfinite(typical) else 1.0
-        scales[x.part] = np.maximum(values, typical / 4)
+        typical = _root_mean_square(values) or overall or 1.0
+        scales[x.part] = np.maximum(values, max(typical / 4, overall / 100, LEAST_SCALE))
     return scales
+
+
+def _root_mean_square(values: np.ndarray) -> float:
+    return float(np.sqrt(np.mean(values**2))) if values.size else 0.0
 
 
 def noise_at(
