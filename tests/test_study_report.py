@@ -13,11 +13,13 @@ from typer.testing import CliRunner
 
 from minires.cli import app
 from minires.cli.study import INSTRUMENT_NAMES, QUICK_NAMES
+from minires.data import Shapes
 from minires.study import contestant
 from minires.study.report import ROWS_SHOWN, Picture, Report, Section, Table, write_report
 from minires.study.sections import INSTRUMENTS, QUICK
 from minires.study.subject import Subject, SurveyOptions, plain_twin
 from minires.study.survey import survey
+from minires.training import Checkpoint, Experiment, Recipe
 
 SVG = '<svg xmlns="http://www.w3.org/2000/svg" width="40" height="20"><rect id="a" width="40" height="20"/></svg>'
 SMALL = ["--steps", "2", "--images", "64", "--test-images", "16", "--batch-size", "16", "--gradient-batch", "4"]
@@ -132,6 +134,14 @@ def test_sections_that_cannot_be_made_say_why():
     assert report.title == "What the skip connections of plain-8 do to its gradient"
 
 
+def test_a_net_whose_blocks_get_no_gradient_at_first(tmp_path):
+    """Fixup's classifier starts at 0, so before training no gradient arrives at any block."""
+    study("fixup-8", *SMALL, "--image-size", "8", "--instruments", "flow,decomposition,paths", "--out", tmp_path)
+    text = (tmp_path / "report.html").read_text()
+    assert "fixup-8 before training: nothing comes through the branches" in text
+    assert "Not shown" not in text
+
+
 def test_degradation_and_variants(tmp_path):
     study(
         "residual-8",
@@ -149,6 +159,24 @@ def test_degradation_and_variants(tmp_path):
     for name in ("plain-8", "residual-8", "highway-8", "zero-init-8", "fixup-8"):
         assert f"{name}: training loss" in text
     assert (tmp_path / "variants-gates.csv").is_file()
+
+
+def test_a_checkpoint_is_studied_as_it_is(tmp_path):
+    """Trained and fresh nets differ, nothing is trained again, and the images keep their size."""
+    recipe = Recipe("test", steps=1)
+    experiment = Experiment("shapes", "resnet20", recipe, Shapes(size=1).classes)
+    net = experiment.build_model()
+    net.fc.weight.data.fill_(0.25)
+    path = tmp_path / "last.safetensors"
+    optimizer = recipe.optimizer(net.parameters())
+    Checkpoint.capture(net, optimizer, recipe.scheduler(optimizer, 1), 0, None, experiment.to_json()).save(path)
+    subject = Subject(SurveyOptions(checkpoint=path, images=8, test_images=4, gradient_batch=2))
+    (studied,) = subject.trained().values()
+    (fresh,) = subject.fresh().values()
+    assert subject.batch[0].shape == (2, 3, 32, 32)
+    assert not studied.training
+    assert (studied.fc.weight.detach().numpy() == 0.25).all()
+    assert (fresh.fc.weight.detach().numpy() != 0.25).any()
 
 
 @pytest.mark.slow

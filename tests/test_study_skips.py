@@ -11,7 +11,20 @@ from minires import nn
 from minires.models import BasicBlock, Bottleneck, CifarResNet
 from minires.models.shortcuts import make_shortcut
 from minires.nn import functional as F
-from minires.study import StudyError, find_blocks, find_skips, gradient_flow, skip_decomposition, trace
+from minires.study import (
+    StudyError,
+    block_jacobians,
+    computation_graph,
+    find_blocks,
+    find_skips,
+    gradient_flow,
+    hessian_spectrum,
+    lesions,
+    loss_landscape,
+    path_gradients,
+    skip_decomposition,
+    trace,
+)
 from minires.study.fixup import FixupBlock
 from minires.study.highway import HighwayBlock
 
@@ -168,7 +181,11 @@ def test_no_residual_block():
 def test_nan_in_a_parameter_is_named():
     model = CifarResNet(8)
     model.layer2[0].conv1.weight.data.fill_(float("nan"))
-    for instrument in (trace, gradient_flow, skip_decomposition):
+    instruments = (
+        trace, gradient_flow, skip_decomposition, path_gradients, lesions, hessian_spectrum, loss_landscape,
+        lambda model, images, labels: block_jacobians(model, images), computation_graph,
+    )  # fmt: skip
+    for instrument in instruments:
         with pytest.raises(StudyError, match=r"layer2\.0\.conv1 is NaN"):
             instrument(model, minires.randn(2, 3, 16, 16), labels(0, 1))
 

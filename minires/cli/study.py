@@ -46,7 +46,14 @@ def study(
     depths: Annotated[str, typer.Option(help="Of the nets that degradation compares; variants takes the first.")] = (
         "20,56"
     ),
-    image_size: Annotated[int, typer.Option(min=1, help="Average the images down to this height and width.")] = 16,
+    image_size: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Average the images down to this height and width.",
+            show_default="16, or for a checkpoint no averaging",
+        ),
+    ] = None,
     images: Annotated[int, typer.Option(min=1, help="Images to train on.")] = 4000,
     test_images: Annotated[int, typer.Option(min=1, help="Held-out images.")] = 500,
     steps: Annotated[int, typer.Option(min=1, help="Updates of each training.")] = 150,
@@ -71,11 +78,12 @@ def study(
     from minires.cli.compiling import announce_compilation
     from minires.device import as_device, module_for
     from minires.study.figure import new_figure
-    from minires.study.report import write_report
+    from minires.study.report import template, write_report
     from minires.study.subject import Subject, SurveyOptions
     from minires.study.survey import survey
 
     new_figure()  # what is not installed is an error now, not after the trainings
+    template()
     module_for(as_device(device))
     options = SurveyOptions(
         model=model or (f"residual-{depth}" if depth else "resnet20"),

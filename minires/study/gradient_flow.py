@@ -226,7 +226,7 @@ def draw_gradient_flow(results: Mapping[str, GradientFlow]) -> Figure:
             label=label,
             **line_style(index),
         )
-    for axes, title in ((norms, "gradient norm"), (deviations, "standard deviation of activations")):
+    for axes, title in ((norms, "gradient norm"), (deviations, "std. of activations")):
         axes.set(yscale="log", ylabel=title, xlabel="layer, from the input")
     norms.legend()
     return figure

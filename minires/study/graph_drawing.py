@@ -23,7 +23,8 @@ def to_svg(nodes: Sequence[tuple[str, str]], arrows: Sequence[tuple[int, int, st
     widths = [CHARACTER * len(label) + 24 for label, _ in nodes]
     centres = _centres(rows, widths)
     places = [(centres[number], MARGIN + rows[number] * ROW) for number in range(len(nodes))]
-    parts = []
+    parts: list[str] = []
+    captions: list[str] = []  # drawn last, with a white edge, where arcs cross them
     left, right = 0.0, 0.0
     lanes: dict[int, int] = defaultdict(int)
     for source, target, label in arrows:
@@ -42,7 +43,10 @@ def to_svg(nodes: Sequence[tuple[str, str]], arrows: Sequence[tuple[int, int, st
             path = f"M{x1:.0f},{y1} C{bulge:.0f},{y1 + 30} {bulge:.0f},{y2 - 30} {x2 + 14:.0f},{y2 - 6}"
             x, y = 0.75 * bulge + 0.125 * (x1 + x2) + 6, (y1 + y2) / 2 + 4
         parts.append(f'<path d="{path}" fill="none" stroke="#444" stroke-width="1.2" marker-end="url(#head)"/>')
-        parts.append(f'<text x="{x:.0f}" y="{y:.0f}" font-size="11" fill="#333">{escape(label)}</text>')
+        captions.append(
+            f'<text x="{x:.0f}" y="{y:.0f}" font-size="11" fill="#333" stroke="#fff" stroke-width="4" '
+            f'paint-order="stroke">{escape(label)}</text>'
+        )
         right = max(right, x + text_width)
     for (label, kind), (x, y), width in zip(nodes, places, widths, strict=True):
         radius = HEIGHT / 2 if kind in ("input", "output") else 4
@@ -59,7 +63,7 @@ def to_svg(nodes: Sequence[tuple[str, str]], arrows: Sequence[tuple[int, int, st
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:.0f}" height="{height:.0f}" '
         f'viewBox="{left - MARGIN:.0f} 0 {width:.0f} {height:.0f}" font-family="sans-serif">'
         '<defs><marker id="head" viewBox="0 0 8 8" refX="6" refY="4" markerWidth="8" markerHeight="8" orient="auto">'
-        '<path d="M0,0 L8,4 L0,8 z" fill="#444"/></marker></defs>' + "".join(parts) + "</svg>"
+        '<path d="M0,0 L8,4 L0,8 z" fill="#444"/></marker></defs>' + "".join(parts + captions) + "</svg>"
     )
 
 

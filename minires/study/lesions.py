@@ -10,7 +10,7 @@ residual blocks a block is dropped by handing its input on as its output, which 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -156,6 +156,8 @@ def _errors(
             some, targets = images[begin : begin + batch_size], labels[begin : begin + batch_size]
             logits = model(some)
             check_output(logits)
+            if logits.ndim != 2:
+                raise StudyError(f"lesions count wrong answers: logits (N, classes) are needed, got {logits.shape}")
             wrong += float((logits.array.argmax(1) != targets.array).sum())
             loss += loss_fn(logits, targets).item() * len(some)
     return wrong / len(images), loss / len(images)
@@ -289,33 +291,38 @@ def draw_lesions(results: Mapping[str, Lesions]) -> Figure:
     """Draw the error after each single loss, and by the number of blocks lost and by disorder."""
     check_results(results)
     shown = [kind for kind in KINDS if any(result.of_kind(kind) for result in results.values())]
+    places = {name: place for place, name in enumerate(_dropped_blocks(results))}
     figure, panels = new_figure(max(1, len(shown)), height=2.6)
-    drawing: dict[str, Callable[..., None]] = {
-        "drop one": _draw_single,
-        "drop several": _draw_amounts,
-        "reorder": _draw_amounts,
-    }
     for axes, kind in zip(panels, shown, strict=False):
         for index, (label, result) in enumerate(results.items()):
             style = line_style(index)
-            drawing[kind](axes, result.of_kind(kind), label, style)
+            found = result.of_kind(kind)
+            if kind == "drop one":
+                at = [places[lesion.blocks[0]] for lesion in found]
+                axes.plot(at, [lesion.error for lesion in found], linestyle="none", label=label, **style)
+            else:
+                axes.plot(*_means_by_amount(found), label=label, **style)
             axes.axhline(result.error, color=style["color"], linewidth=1, linestyle=":")
         axes.set(ylim=(0, 1), ylabel="error")
     titles = {"drop one": "block dropped", "drop several": "blocks dropped", "reorder": "disorder, 1 - Kendall's tau"}
     for axes, kind in zip(panels, shown, strict=False):
         axes.set_xlabel(titles[kind])
     if shown and shown[0] == "drop one":
-        longest = max((result.of_kind("drop one") for result in results.values()), key=len)
-        label_ticks(panels[0], [lesion.blocks[0] for lesion in longest])
+        label_ticks(panels[0], _dropped_blocks(results))
     panels[0].legend()
     return figure
 
 
-def _draw_single(axes: Any, found: list[Lesion], label: str, style: dict[str, Any]) -> None:
-    axes.plot(range(len(found)), [lesion.error for lesion in found], linestyle="none", label=label, **style)
+def _dropped_blocks(results: Mapping[str, Lesions]) -> list[str]:
+    """Return the blocks that were dropped alone in any of the nets; those of the net with most of them come first."""
+    by_net = [[lesion.blocks[0] for lesion in result.of_kind("drop one")] for result in results.values()]
+    return list(dict.fromkeys(name for names in sorted(by_net, key=len, reverse=True) for name in names))
 
 
-def _draw_amounts(axes: Any, found: list[Lesion], label: str, style: dict[str, Any]) -> None:
-    amounts = sorted({round(lesion.amount, 3) for lesion in found})
-    means = [np.mean([lesion.error for lesion in found if round(lesion.amount, 3) == amount]) for amount in amounts]
-    axes.plot(amounts, means, label=label, **style)
+def _means_by_amount(found: list[Lesion]) -> tuple[list[float], list[float]]:
+    """Return the amounts and the mean error at each."""
+    errors: dict[float, list[float]] = {}
+    for lesion in found:
+        errors.setdefault(round(lesion.amount, 3), []).append(lesion.error)
+    amounts = sorted(errors)
+    return amounts, [float(np.mean(errors[amount])) for amount in amounts]

@@ -241,13 +241,15 @@ def draw_path_gradients(results: Mapping[str, PathGradients]) -> Figure:
         numbers.plot(lengths, [length.paths / total for length in result.lengths], label=label, **style)
         positive = [length for length in result.lengths if length.mean_norm > 0]
         norms.plot([length.length for length in positive], [length.mean_norm for length in positive], **style)
-        shares.plot(lengths, [length.share for length in result.lengths], label="single paths", **style)
+        shares.plot(
+            lengths, [length.share for length in result.lengths], label=None if index else "single paths", **style
+        )
         together = sum(length.sum_norm for length in result.lengths) or 1.0
         shares.plot(
             lengths,
             [length.sum_norm / together for length in result.lengths],
             ":",
-            label="sums of paths",
+            label=None if index else "sums of paths",
             color=style["color"],
         )
     numbers.set(ylabel="share of the paths")

@@ -8,9 +8,12 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from minires.study.errors import StudyError
+
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 ROWS_SHOWN = 60  # of a table, in the page; its CSV file has them all
 
@@ -115,6 +118,17 @@ def render(report: Report) -> str:
     ImportError
         If Jinja2 is not installed.
     """
+    return template().render(report=report, rows_shown=ROWS_SHOWN)
+
+
+def template() -> Template:
+    """Return the template of the page.
+
+    Raises
+    ------
+    ImportError
+        If Jinja2 is not installed.
+    """
     try:
         from jinja2 import Environment, PackageLoader, StrictUndefined
     except ImportError as error:
@@ -126,7 +140,7 @@ def render(report: Report) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("report.html.j2").render(report=report, rows_shown=ROWS_SHOWN)
+    return environment.get_template("report.html.j2")
 
 
 def _write_csv(table: Table, path: Path) -> None:

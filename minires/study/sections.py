@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -97,6 +98,9 @@ def decomposition(subject: Subject) -> Section:
     }
     findings = []
     for when, result in results.items():
+        if not any(block.shortcut_norm and block.branch_norm for block in result.blocks):
+            findings.append(f"{name} {when}: nothing comes through the branches, or no gradient arrives at all.")
+            continue
         ratios = [block.ratio for block in result.blocks if math.isfinite(block.ratio)]
         angles = [block.angle for block in result.blocks if math.isfinite(block.angle)]
         findings.append(
@@ -421,4 +425,4 @@ def _share(length: float) -> str:
 
 
 def _slug(name: str) -> str:
-    return "".join(character if character.isalnum() else "-" for character in name).strip("-")
+    return re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-")

@@ -32,7 +32,8 @@ class SurveyOptions:
     model : a name of `minires.models.get_model`, or KIND-DEPTH as `minires.study.contestant` knows it
     checkpoint : a model that ``minires train`` has saved, instead of ``model``
     data, root : a data set by name, and where its files are
-    image_size : pixels; larger images are averaged down to it, by a whole factor
+    image_size : pixels; larger images are averaged down to it, by a whole factor. By default 16, or for a checkpoint
+        the size of the data set's images.
     images, test_images : how many to train on and to test with
     steps, batch_size, learning_rate : of each training (one cycle of SGD with momentum)
     depths : of the nets for "degradation"; the first is that of the nets for "variants"
@@ -44,7 +45,7 @@ class SurveyOptions:
     checkpoint: Path | None = None
     data: str = "shapes"
     root: Path | None = None
-    image_size: int = 16
+    image_size: int | None = None
     images: int = 4000
     test_images: int = 500
     steps: int = 150
@@ -66,7 +67,7 @@ class Subject:
 
     def __init__(self, options: SurveyOptions, progress: Callable[[str], None] = lambda text: None):
         for name in ("image_size", "images", "test_images", "steps", "batch_size", "gradient_batch"):
-            if getattr(options, name) < 1:
+            if getattr(options, name) is not None and getattr(options, name) < 1:
                 raise StudyError(f"{name.replace('_', '-')} must be at least 1, got {getattr(options, name)}")
         self.options = options
         self.progress = progress
@@ -77,9 +78,15 @@ class Subject:
         """The training images, the held-out ones, and the number of classes."""
         options = self.options
         self.progress(f"reading {options.data}")
-        train, classes = _images(options, True, options.images)
-        test, _ = _images(options, False, options.test_images)
+        train, classes = _images(options, True, options.images, self.image_size)
+        test, _ = _images(options, False, options.test_images, self.image_size)
         return train, test, classes
+
+    @property
+    def image_size(self) -> int:
+        """The height and width of the images."""
+        usual = 16 if self.options.checkpoint is None else dataset_info(self.options.data).image_size
+        return self.options.image_size or usual
 
     @cached_property
     def batch(self) -> tuple[Tensor, Tensor]:
@@ -187,10 +194,10 @@ def plain_twin(model: Module) -> Module | None:
     return twin
 
 
-def _images(options: SurveyOptions, train: bool, count: int) -> tuple[TensorDataset, int]:
+def _images(options: SurveyOptions, train: bool, count: int, size: int) -> tuple[TensorDataset, int]:
     """Return ``count`` images of a data set, drawn at random, of three channels and the size asked for."""
     info = dataset_info(options.data)
-    transform = info.transform(False, options.image_size if options.data == "imagefolder" else None)
+    transform = info.transform(False, size if options.data == "imagefolder" else None)
     dataset: Any = (
         Shapes(train, transform, size=count)  # drawing all of them takes longer than some instruments
         if options.data == "shapes"
@@ -202,8 +209,8 @@ def _images(options: SurveyOptions, train: bool, count: int) -> tuple[TensorData
     with no_grad():
         if images.shape[1] == 1:
             images = images + zeros(1, 3, 1, 1)
-        size = images.shape[-1]
-        if size % options.image_size:
-            raise StudyError(f"images of {size} pixels cannot be averaged to {options.image_size}: choose a divisor")
-        images = F.avg_pool2d(images, size // options.image_size)
+        pixels = images.shape[-1]
+        if pixels % size:
+            raise StudyError(f"images of {pixels} pixels cannot be averaged to {size}: choose a divisor of {pixels}")
+        images = F.avg_pool2d(images, pixels // size)
     return TensorDataset(images, labels), len(dataset.classes)

@@ -36,7 +36,7 @@ def survey(
         sections.append(section)
         on_section(section.title, list(section.findings) or [section.problem])
     options = subject.options
-    size = options.image_size
+    size = subject.image_size
     training = (
         f"{options.steps} updates of {options.batch_size} images (SGD, momentum 0.9, weight decay 1e-4, one cycle up "
         f"to {options.learning_rate:g}), drawn from {len(subject.data[0]):,} without augmentation"

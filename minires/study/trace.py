@@ -122,6 +122,8 @@ def trace(
         for handle in handles:
             handle.remove()
     result = Trace(recorder.input, output, loss, recorder.operations, recorder.by_function)
+    if not _is_finite(output):
+        raise StudyError(f"the model's output is not finite: {_first_fault(result)}")
     if loss is not None and not math.isfinite(loss.item()):
         raise StudyError(f"the loss is {loss.item()}: {_first_fault(result)}")
     return result
