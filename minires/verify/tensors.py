@@ -33,7 +33,7 @@ class TensorSubject:
         self.arguments = tuple(inputs)
         self.positions = [i for i, x in enumerate(inputs) if isinstance(x, Tensor) and x.requires_grad]
         self._check_inputs()
-        leaves = [inputs[i] for i in self.positions]
+        leaves = self._differentiated()
         self.inputs = variables([f"input {i}" for i in self.positions], [x.shape for x in leaves])
         self.point = join(x.detach().cpu().numpy() for x in leaves)
         results = self._run_unchanging()
@@ -95,8 +95,16 @@ class TensorSubject:
         return Tensor(array, requires_grad=original.requires_grad)
 
     def _run(self, arguments: list[Any]) -> tuple[Tensor, ...]:
-        with enable_grad():
-            result = self.fn(*arguments)
+        try:
+            with enable_grad():
+                result = self.fn(*arguments)
+        except RuntimeError as error:
+            if not self.double or all(a.dtype == np.float64 for a in self._differentiated()):
+                raise
+            raise ValueError(
+                f"{self.caller}: the function takes float32 inputs, but failed when they were converted to float64: "
+                f"convert what it holds as well, as with module.double() ({error})"
+            ) from error
         results = (
             (result,) if isinstance(result, Tensor) else tuple(result) if isinstance(result, (tuple, list)) else ()
         )
@@ -108,6 +116,9 @@ class TensorSubject:
         if not any(output.is_floating_point() for output in results):
             raise ValueError(f"{self.caller}: the function returned {results[0].dtype} only, which has no gradient")
         return results
+
+    def _differentiated(self) -> list[Tensor]:
+        return [self.arguments[i] for i in self.positions]
 
     def _check_inputs(self) -> None:
         if not self.positions:

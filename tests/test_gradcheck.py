@@ -1,0 +1,314 @@
+"""The verdicts of gradient checks, what they refuse, what they report, and the numerical derivative behind them."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from gradient_bugs import OPS
+from rich.console import Console
+
+import minires
+from minires import nn
+from minires.autograd import Function, Tensor
+from minires.nn import functional as F
+from minires.verify import GradcheckError, SideEffectError, Verdict, gradcheck, gradcheck_numpy, gradgradcheck
+from minires.verify.differences import differentiate, estimate_noise
+
+
+def leaf(*values):
+    return Tensor(np.array(values, float), requires_grad=True)
+
+
+# The numerical derivative
+
+
+@pytest.mark.parametrize(
+    ("f", "slope"),
+    [
+        (np.exp, 1.0),
+        (lambda t: np.sin(1000 * t), 1000.0),
+        (lambda t: np.log(1e-3 + t), 1e3),
+        (lambda t: (t + 2.0) ** 5, 80.0),
+        (lambda t: 7.0 + 0 * t, 0.0),
+        (lambda t: 1e6 + t, 1.0),
+    ],
+)
+def test_a_derivative_lies_within_its_uncertainty(f, slope):
+    with np.errstate(all="ignore"):
+        start = np.array([f(0.0)])
+        noise = np.finfo(float).eps * np.abs(start)
+        found = differentiate(lambda t: (np.array([f(t)]), b""), (start, b""), noise, 0.0273)
+    assert not found.kink[0]
+    assert abs(found.value[0] - slope) <= 10 * found.uncertainty[0] + 1e-12 * abs(slope)
+    assert found.uncertainty[0] <= 1e-6 * max(slope, 1)
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        abs,
+        lambda t: max(t, 0.0),
+        lambda t: t + 1e-3 * abs(t),
+        lambda t: float(t > 0),
+        lambda t: np.sqrt(t) if t >= 0 else np.nan,
+        lambda t: np.exp(t) + max(t, -2 * t),
+    ],
+)
+def test_a_kink_a_jump_and_the_edge_of_a_domain_are_no_derivatives(f):
+    with np.errstate(all="ignore"):
+        start = np.array([f(0.0)])
+        found = differentiate(lambda t: (np.array([f(t)]), b""), (start, b""), np.array([1e-16]), 0.0273)
+    assert found.kink[0]
+
+
+def test_noise_is_estimated_from_values():
+    rng = np.random.default_rng(0)
+    noise = estimate_noise(
+        lambda t: (np.exp(t) + 1e-6 * rng.standard_normal(500), b""), np.ones(500), 2.0**-30, np.full(500, 1e-16)
+    )
+    assert 0.5e-6 < np.median(noise) < 2e-6
+
+
+# Verdicts
+
+
+def test_at_a_kink_the_input_is_nudged_and_the_result_says_so():
+    result = gradcheck(F.relu, leaf(0.0, 1.0, -1.0, 1e-12))
+    assert result
+    assert result.nudged > 0
+    assert "nudged" in str(result)
+
+
+def test_a_function_without_derivative_anywhere_near_is_no_pass():
+    rough = gradcheck_numpy(
+        lambda x: np.sin(1e13 * x), lambda inputs, dy: dy * 1e13, np.array([0.3]), raise_exception=False
+    )
+    assert rough.verdict in (Verdict.ILL_CONDITIONED, Verdict.NOT_DIFFERENTIABLE, Verdict.DIFFERENT)
+
+
+def test_the_kink_of_two_ops_that_cancel_is_told_from_a_bug():
+    # relu(x) - relu(-x) = x, but at 0 both gradients are 0: the branches say that the point is a kink.
+    assert gradcheck(lambda x: F.relu(x) - F.relu(-x), leaf(0.0, 1.0))
+
+
+def test_random_functions_are_not_deterministic():
+    result = gradcheck(lambda x: x + minires.randn(3, dtype=minires.float64), leaf(1, 2, 3), raise_exception=False)
+    assert result.verdict is Verdict.NOT_DETERMINISTIC
+    with pytest.raises(GradcheckError, match="not deterministic"):
+        gradcheck(lambda x: x + minires.randn(3, dtype=minires.float64), leaf(1, 2, 3))
+
+
+def test_a_value_drowned_in_rounding_is_ill_conditioned():
+    assert gradcheck(lambda x: x + 1e16, leaf(1, 2), raise_exception=False).verdict is Verdict.ILL_CONDITIONED
+
+
+@pytest.mark.parametrize("mode", ["full", "directions"])
+def test_nan_in_a_gradient_is_never_a_pass(mode):
+    # At 0 the norm has no derivative, but a NaN is no answer either.
+    assert not gradcheck(lambda x: (x * x).sum().sqrt(), leaf(0, 0), raise_exception=False, mode=mode)
+
+
+def test_a_detached_part_is_different_and_diagnosed():
+    result = gradcheck(lambda x, y: x * 2 + y.detach() * x, [leaf(1, 2), leaf(3, 4)], raise_exception=False)
+    assert result.verdict is Verdict.DIFFERENT
+    assert "the gradient stops" in str(result)
+
+
+def test_an_output_of_float32_cannot_be_judged_to_1e_minus_6():
+    result = gradcheck(lambda x: x.exp().float(), leaf(1, 2), raise_exception=False)
+    assert result.verdict is not Verdict.DIFFERENT
+    assert not result
+
+
+def test_float32_inputs_are_checked_in_float64_and_in_float32():
+    x = minires.randn(2, 3, requires_grad=True)
+    assert gradcheck(lambda x: x.softmax(1), x)
+
+    class WrongInFloat32(Function):
+        def forward(self, x):
+            return x * 2
+
+        def backward(self, dy):
+            return dy * (2 if dy.dtype == np.float64 else 2.01)
+
+    result = gradcheck(lambda x: WrongInFloat32()(x), x, raise_exception=False)
+    assert result.verdict is Verdict.DIFFERENT
+    assert "float32" in str(result)
+
+
+def test_a_module_left_in_float32_gets_the_advice_to_convert_it():
+    with pytest.raises(ValueError, match=r"module\.double\(\)"):
+        gradcheck(nn.Conv2d(1, 1, 2), minires.randn(1, 1, 3, 3, requires_grad=True))
+
+
+def test_integers_and_other_arguments_are_passed_on():
+    index = Tensor(np.array([0, 2]))
+    assert gradcheck(lambda x, i, power: x[i] ** power, [leaf(1, 2, 3), index, 3])
+
+
+def test_an_empty_input():
+    assert gradcheck(lambda x: x * 2, Tensor(np.zeros((0, 3)), requires_grad=True), allow_unused=True)
+
+
+def test_values_on_very_different_scales():
+    assert gradcheck(lambda x: x * x, leaf(1e-9, 1.0, 1e9))
+
+
+def test_the_memory_layout_of_an_input_is_kept():
+    layouts = []
+
+    def note(x):
+        layouts.append(x.array.flags.f_contiguous)
+        return x * x
+
+    gradcheck(note, Tensor(np.asfortranarray(np.ones((2, 3))), requires_grad=True))
+    assert all(layouts)
+
+
+# Refusals
+
+
+def test_a_function_that_changes_its_input_is_refused():
+    def bad(x):
+        x.array[0] = 5
+        return x * 2
+
+    with pytest.raises(SideEffectError, match="changes its input 0"):
+        gradcheck(bad, leaf(1, 2))
+    with pytest.raises(SideEffectError, match="vjp changes its input 0"):
+        gradcheck_numpy(lambda x: x, lambda inputs, dy: np.multiply(inputs[0], 0, out=inputs[0]) + dy, np.ones(2))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: gradcheck(lambda x: x.log(), leaf(-1.0)), r"output 0 is nan at index \[0\]"),
+        (lambda: gradcheck(lambda x: x, leaf(np.nan)), r"input 0 is nan at index \[0\]"),
+        (lambda: gradcheck(lambda x: x > 0, leaf(1.0)), "bool only"),
+        (lambda: gradcheck(lambda x: x, leaf(1.0), mode="fast"), "mode must be"),
+        (lambda: gradcheck(lambda x: x, leaf(1.0), mode="directions", directions=0), "at least one direction"),
+        (lambda: gradcheck(lambda x: x, leaf(1.0), rtol=-1), "tolerances"),
+        (lambda: gradcheck(lambda x: x * 2, leaf(*[1.0] * 6000)), "too large"),
+        (lambda: gradgradcheck(lambda x: x.detach(), leaf(1.0)), "no output depends"),
+        (lambda: gradcheck_numpy(np.tanh, np.tanh, np.ones(2, int)), "int64"),
+        (lambda: gradcheck_numpy(np.tanh, np.tanh, np.ones(2, np.float16)), "float16"),
+        (lambda: gradcheck_numpy(np.tanh, np.tanh, []), "no inputs"),
+        (lambda: gradcheck_numpy(lambda x: None, np.tanh, np.ones(2)), "must return arrays"),
+        (lambda: gradcheck_numpy(lambda x: x, lambda inputs, dy: dy[:1], np.ones(2)), r"shape \(1,\)"),
+        (lambda: gradcheck_numpy(lambda x: x, lambda inputs, dy: (dy, dy), np.ones(2)), "2 gradients for 1"),
+    ],
+)
+def test_what_cannot_be_checked_is_refused(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+# Plain NumPy
+
+
+def test_numpy_pairs_with_several_inputs_and_outputs():
+    def fn(a, b):
+        return a * b, a.sum()
+
+    def vjp(inputs, grads):
+        a, b = inputs
+        return grads[0] * b + grads[1], grads[0] * a
+
+    a, b = np.arange(1.0, 4), np.arange(2.0, 5)
+    assert gradcheck_numpy(fn, vjp, (a, b))
+    assert gradcheck_numpy(fn, vjp, (a, b), mode="directions")
+    assert not gradcheck_numpy(fn, lambda i, g: vjp(i, g)[::-1], (a, b), raise_exception=False)
+
+
+def test_none_for_an_input_means_no_gradient():
+    def fn(a, b):
+        return a * 2
+
+    inputs = (np.ones(2), np.ones(2))
+    assert gradcheck_numpy(fn, lambda i, dy: (2 * dy, None), inputs, raise_exception=False).verdict is Verdict.IGNORED
+    assert gradcheck_numpy(fn, lambda i, dy: (2 * dy, None), inputs, allow_unused=True)
+    assert not gradcheck_numpy(lambda a, b: a + b, lambda i, dy: (dy, None), inputs, raise_exception=False)
+
+
+# Second order
+
+
+def test_gradgradcheck_finds_a_wrong_second_derivative():
+    class Cube(Function):
+        """The first derivative is right, but recorded as a constant."""
+
+        def forward(self, x):
+            self.save(x)
+            return x**3
+
+        def backward(self, dy):
+            (x,) = self.saved
+            return dy * Tensor(3 * x.array**2)
+
+    x = leaf(1.0, 2.0)
+    assert gradcheck(lambda x: Cube()(x), x)
+    assert gradgradcheck(lambda x: Cube()(x), x, raise_exception=False).verdict is Verdict.DIFFERENT
+    assert gradgradcheck(lambda x: x**3, x)
+
+
+# Diagnosis and reports
+
+
+def found(op_name: str, bug_name: str):
+    op = next(op for op in OPS if op.name == op_name)
+    bug = next(bug for bug in op.bugs if bug.name == bug_name)
+    return gradcheck_numpy(op.fn, op.wrong(bug), op.inputs, raise_exception=False)
+
+
+@pytest.mark.parametrize(
+    ("op", "bug", "pattern", "words"),
+    [
+        ("mean squared error", "the factor 2 is missing", "constant factor", "factor 2"),
+        ("cross entropy", "not divided by the batch", "constant factor", "the batch size, 5"),
+        ("cross entropy", "sign", "constant factor", "sign is wrong"),
+        ("linear", "weight gradient transposed", "transposed", "axes 0 and 1"),
+        ("conv", "weight gradient rotated", "flipped", "reversed along axis 2 and 3"),
+        ("pad", "cropped one column off", "shifted", "off by one"),
+        ("add with broadcasting", "the first row only", "missing sum", "broadcast axis 0"),
+        ("residual add", "nothing through the shortcut", "stops", "gradient stops"),
+        ("conv", "input gradient stops on the border", "border", "border of the input"),
+        ("unbiased variance", "biased in the backward pass", "constant factor", "biased against unbiased"),
+        ("batch norm", "unbiased variance in the backward pass", "biased variance", "15"),
+        ("batch norm", "nothing through the mean", "missing mean", "mean of 16 values"),
+        ("batch norm", "nothing through the variance", "missing variance", "variance of 16 values"),
+        ("batch norm", "momentum folded in", "constant factor", "momentum"),
+        ("relu again", "a constant is added", "constant offset", "0.001"),
+        ("conv", "input gradient off by 1e-4 at one corner pixel", "one element", "[0, 0, 0, 0]"),
+    ],
+)
+def test_known_patterns_are_named(op, bug, pattern, words):
+    diagnoses = [diagnosis for block in found(op, bug).blocks for diagnosis in block.diagnoses]
+    assert any(d.pattern == pattern and words in d.text for d in diagnoses), diagnoses
+
+
+def test_the_report_and_the_data_say_the_same():
+    result = found("linear", "weight gradient transposed")
+    data = json.loads(json.dumps(result.to_dict()))
+    assert data["verdict"] == "different"
+    assert data["passed"] is False
+    worst = next(block for block in data["blocks"] if block["worst"])["worst"][0]
+    assert worst["input"].startswith("input 1[")
+    assert abs(worst["analytical"] - worst["numerical"]) > worst["expected_error"]
+    console = Console(width=200)
+    with console.capture() as captured:
+        console.print(result)
+    assert "transposed" in captured.get()
+    assert worst["input"] in captured.get()
+
+
+def test_infinite_values_are_text_in_json():
+    result = gradcheck(lambda x: (x * x).sum().sqrt(), leaf(0, 0), raise_exception=False)
+    assert "NaN" not in json.dumps(result.to_dict())
+
+
+def test_a_full_check_of_one_op_is_quick():
+    rng = np.random.default_rng(0)
+    x, w = (Tensor(rng.standard_normal(s), requires_grad=True) for s in ((1, 2, 4, 4), (3, 2, 3, 3)))
+    assert gradcheck(lambda x, w: F.conv2d(x, w, padding=1), (x, w)).seconds < 2
