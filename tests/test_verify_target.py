@@ -1,0 +1,106 @@
+"""minires verify MODULE:CALLABLE, --json and exit statuses."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from minires.cli import app
+
+TARGETS = """
+import minires
+from minires import nn
+from minires.autograd import Function
+
+def right():
+    return (lambda x: x.tanh()), minires.randn(3, dtype=minires.float64, requires_grad=True)
+
+class Half(Function):
+    def forward(self, x):
+        return x * 1.0
+    def backward(self, dy):
+        return dy * 0.5
+
+def wrong():
+    return (lambda x: Half()(x)), minires.randn(3, dtype=minires.float64, requires_grad=True)
+
+class Net(nn.Module):
+    def __init__(self, broken=False):
+        super().__init__()
+        self.first = nn.Linear(3, 4)
+        self.second = nn.Linear(4, 2)
+        self.broken = broken
+    def forward(self, x):
+        x = self.first(x).relu()
+        return self.second(Half()(x) if self.broken else x)
+
+def net():
+    return Net(), minires.randn(5, 3)
+
+def broken_net():
+    return Net(broken=True), (minires.randn(5, 3),)
+
+def images():
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+                         nn.Linear(4, 10))
+
+nothing = 3
+"""
+
+
+@pytest.fixture
+def verify(tmp_path, monkeypatch):
+    (tmp_path / "my_targets.py").write_text(TARGETS)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.delitem(sys.modules, "my_targets", raising=False)
+    return lambda *arguments: CliRunner().invoke(app, ["verify", *arguments])
+
+
+@pytest.mark.parametrize(("name", "status"), [("right", 0), ("wrong", 1), ("net", 0), ("broken_net", 1)])
+def test_functions_and_modules_of_the_users_own(verify, name, status):
+    result = verify(f"my_targets:{name}", "--json")
+    assert result.exit_code == status, result.output
+    assert json.loads(result.stdout)["passed"] is (status == 0)
+
+
+def test_a_wrong_net_names_the_parameters_before_the_bug(verify):
+    data = json.loads(verify("my_targets:broken_net", "--json").stdout)
+    wrong = {parameter["name"] for parameter in data["parameters"] if not parameter["passed"]}
+    assert wrong == {"first.weight", "first.bias"}
+
+
+def test_the_report_of_a_wrong_function(verify):
+    output = verify("my_targets:wrong").stdout
+    assert "different" in output
+    assert "0.5" in output
+
+
+def test_a_module_of_images(verify):
+    result = verify("my_targets:images", "--image-size", "6", "--against", "nothing")
+    assert result.exit_code == 0, result.output
+    assert "0 wrong" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("target", "words"),
+    [
+        ("no_such_module:f", "no module 'no_such_module'"),
+        ("my_targets:missing", "has no 'missing'"),
+        ("my_targets:nothing", "must be or return"),
+    ],
+)
+def test_bad_targets_get_one_line(verify, target, words):
+    result = verify(target)
+    assert result.exit_code == 2
+    assert words in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_pytorch_cannot_judge_a_function(verify):
+    result = verify("my_targets:right", "--against", "torch")
+    assert result.exit_code == 2
+    assert "compares models" in result.stderr
