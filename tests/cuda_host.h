@@ -1,9 +1,9 @@
 // Enough of CUDA C++ for g++ to build a kernel's own text and run it on the host, with no GPU.
 //
 // One block runs at a time, each of its threads as a fiber with a stack of its own. A barrier or a shuffle hands
-// control to the next fiber, so that all threads reach it before any goes on; __shared__ can be a static array, filled
-// with a pattern before each block only where it is dynamic. Threads run in rising or in falling order: code that lacks
-// a barrier gives different results in the two. Not modelled: the memory model, and warps whose lanes part ways.
+// control to the next fiber, so that all threads reach it before any goes on, and __shared__ can be a static array.
+// Threads run in rising or in falling order: code that lacks a barrier gives different results in the two. Not
+// modelled: the memory model, warps whose lanes part ways, and what a shuffle reads from a lane that has ended.
 #pragma once
 #include <algorithm>
 #include <cmath>
@@ -101,7 +101,8 @@ void call(void (*kernel)(P...), void** arguments, std::index_sequence<I...>) {
 
 // As cuLaunchKernel: a pointer to each argument. Their sizes are compared with the kernel's own parameters.
 template <class... P>
-int launch(void (*kernel)(P...), const unsigned* sizes, void** arguments, const size_t* bytes, size_t count, int order) {
+int launch(void (*kernel)(P...), const unsigned* sizes, void** arguments, const size_t* bytes, size_t count,
+           int order) {
     size_t wanted[] = {sizeof(P)...};
     if (count != sizeof...(P) || !std::equal(wanted, wanted + count, bytes)) return wrong_argument;
     reversed = order, diverged = false;

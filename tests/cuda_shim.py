@@ -16,7 +16,7 @@ import numpy as np
 from minires.kernels import cuda
 from minires.kernels.cuda.blas import Blas
 from minires.kernels.cuda.launch import running_on
-from minires.kernels.cuda.source import instances, source_text
+from minires.kernels.cuda.source import instances, source_text, type_of
 
 HERE = Path(__file__).parent
 CACHE = HERE.parent / ".pytest_cache" / "cuda_host"
@@ -60,7 +60,7 @@ class Host:
     def run(self, source, kernel, grid, block, arguments):
         self.launches.append((kernel, grid, block))
         if (source, kernel) not in self._functions:
-            names = tuple(name for name in instances(source) if type_of(name) == type_of(kernel))
+            names = instances(source, type_of(kernel))
             functions = build_kernels(self.edit(source_text(source)), names)
             self._functions.update({(source, name): function for name, function in functions.items()})
         run_kernel(self._functions[source, kernel], grid, block, arguments, self.falling)
@@ -140,8 +140,3 @@ def _c_value(argument):
 
 def _listed(result):
     return result if isinstance(result, tuple) else (result,)
-
-
-def type_of(instance):
-    """What a kernel is instantiated for: "float" of ``add<float, 4>``, nothing of a kernel that is no template."""
-    return instance.partition("<")[2].partition(",")[0].rstrip(">")

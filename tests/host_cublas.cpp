@@ -42,7 +42,8 @@ extern "C" int cublasSetWorkspace_v2(Handle* handle, void* workspace, size_t byt
     return 0;
 }
 
-// C (m, n) = alpha op(A) op(B) + beta C by columns: element (i, j) of X lies at i + j * ldx. C is not read if beta is 0.
+// C (m, n) = alpha op(A) op(B) + beta C by columns: element (i, j) of X lies at i + j * ldx. Where beta is 0, C is not
+// read.
 extern "C" int cublasGemmStridedBatchedEx(Handle*, int transa, int transb, int m, int n, int k, const void* alpha,
                                           const void* a, int a_type, int lda, long long a_step, const void* b,
                                           int b_type, int ldb, long long b_step, const void* beta, void* c, int c_type,

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import ml_dtypes
 import numpy as np
 import pytest
-from cuda_shim import HERE, build, build_kernels, run_kernel, type_of
+from cuda_shim import HERE, build, build_kernels, run_kernel
 from kernel_cases import needs_compiler, normal, relative_error
 
 import minires
@@ -23,10 +23,10 @@ class HostModule:
 
     def __init__(self, code, options, name_expressions):
         assert options == ("-std=c++17",)
-        self.functions = build_kernels(code, tuple(name for name in name_expressions if type_of(name) in ("", "float")))
+        self.functions = build_kernels(code, name_expressions)
 
     def get_function(self, name):
-        function = self.functions.get(name)
+        function = self.functions[name]
         return lambda grid, block, arguments: run_kernel(function, grid, block, arguments)
 
 
@@ -121,6 +121,13 @@ def test_there_are_three_precisions():
     with pytest.raises(ValueError, match="unknown precision 'tf32': choose one of highest, high, medium"):
         minires.set_float32_matmul_precision("tf32")
     assert minires.get_float32_matmul_precision() == "highest"
+
+
+def test_matrices_too_large_for_cublas_are_refused():
+    library = SimpleNamespace(cublasCreate_v2=lambda handle: 0)
+    a = Matrices(np.zeros(1, np.float32), 1)
+    with pytest.raises(OverflowError, match=r"got matrices \(2147483648, 1\) and \(1, 1\)"):
+        Blas(library, lambda size: None, lambda array: 0).multiply(a, a, a, (2**31, 1, 1))
 
 
 def test_a_failing_product_says_what_it_was():

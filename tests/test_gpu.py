@@ -12,15 +12,16 @@ from minires import models, optim
 from minires.device import cupy, to_device
 from minires.kernels import cuda, kernels_for, reference, use_reference
 from minires.kernels.cuda.gpu import current_gpu
-from minires.kernels.cuda.source import instances, source_names
+from minires.kernels.cuda.source import TYPES, instances, source_names
 from minires.kernels.geometry import Conv2dGeometry
 
 pytestmark = pytest.mark.gpu
 
 
+@pytest.mark.parametrize("number_type", TYPES.values())
 @pytest.mark.parametrize("source", source_names())
-def test_every_kernel_compiles_for_this_gpu(source):
-    assert set(current_gpu()._compile(source)) == set(instances(source))
+def test_every_kernel_compiles_for_this_gpu(source, number_type):
+    assert set(current_gpu().compile(source, number_type)) == set(instances(source, number_type))
 
 
 def test_cuda_arrays_get_the_cuda_kernels():

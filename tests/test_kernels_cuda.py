@@ -11,13 +11,16 @@ import re
 import ml_dtypes
 import numpy as np
 import pytest
-from cuda_shim import Host, HostKernels, build_kernels, run_kernel, type_of
+from cuda_shim import Host, HostKernels, build_kernels, run_kernel
 from kernel_cases import needs_compiler, normal, relative_error
 
+import minires
+import minires.nn.functional as F
+from minires import models
 from minires.kernels import cuda, reference
 from minires.kernels.cuda import launch as launching
 from minires.kernels.cuda.launch import launch, running_on
-from minires.kernels.cuda.source import TYPES, instances, source_names, source_text
+from minires.kernels.cuda.source import TYPES, instances, source_names, source_text, type_of
 from minires.kernels.geometry import Conv2dGeometry, Pool2dGeometry
 
 REGISTERS = 128  # to a thread at most: two blocks of 256 threads then run on a multiprocessor at once
@@ -67,6 +70,29 @@ def test_the_module_offers_what_reference_offers():
 @pytest.mark.parametrize("name", reference.__all__)
 def test_signatures_are_equal(name):
     assert inspect.signature(getattr(reference, name)) == inspect.signature(getattr(cuda, name))
+
+
+def training_step(make):
+    """Loss, gradients and buffers of a step in double precision."""
+    minires.manual_seed(0)
+    net = make().to(minires.float64)
+    loss = F.cross_entropy(net(minires.Tensor(normal(4, 3, 18, 16))), minires.Tensor(np.arange(4)))
+    loss.backward()
+    return [loss.detach(), *(p.grad for p in net.parameters()), *(b for b in net.buffers() if b.is_floating_point())]
+
+
+@needs_compiler
+@pytest.mark.parametrize("make", [models.resnet20], ids=["resnet20"])
+def test_whole_nets_have_the_gradients_of_the_readable_kernels(monkeypatch, make):
+    monkeypatch.setattr(minires.kernels, "is_cuda_array", lambda array: True)  # as if they lay on a GPU
+    host = Host()
+    with running_on(host):
+        results = training_step(make)
+    assert host.launches
+    with minires.kernels.use_reference():
+        expected = training_step(make)
+    for a, b in zip(results, expected, strict=True):
+        assert relative_error(a.numpy(), b.numpy()) < 1e-9
 
 
 # Kernels that are wrong on purpose

@@ -76,8 +76,12 @@ class Blas:
         ------
         RuntimeError
             If cuBLAS fails.
+        OverflowError
+            If a matrix has 2^31 rows or columns or more.
         """
         m, n, k = shape
+        if max(shape) >= 2**31:
+            raise OverflowError(f"cuBLAS counts rows and columns in 32 bits, got matrices ({m}, {k}) and ({k}, {n})")
         name = str(c.array.dtype)
         double, rounds = name == "float64", get_float32_matmul_precision() != "highest"
         scalar = ctypes.c_double if double else ctypes.c_float

@@ -10,7 +10,7 @@ import numpy as np
 from minires.device import Array, cupy
 from minires.kernels.cuda.blas import Blas, load_cublas
 from minires.kernels.cuda.launch import Size3
-from minires.kernels.cuda.source import instances, source_text
+from minires.kernels.cuda.source import instances, source_text, type_of
 
 
 def current_gpu() -> Gpu:
@@ -19,11 +19,11 @@ def current_gpu() -> Gpu:
 
 
 class Gpu:
-    """See `launch.Backend`. A source is compiled on first use; CuPy keeps the result on disk."""
+    """See `launch.Backend`. A source is compiled for a type on first use; CuPy keeps the result on disk."""
 
     def __init__(self, device: int):
         self.device = device
-        self._functions: dict[str, dict[str, Any]] = {}
+        self._functions: dict[tuple[str, str], dict[str, Any]] = {}
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Array:
         """Return an array of any content, from CuPy's memory pool."""
@@ -45,11 +45,12 @@ class Gpu:
         RuntimeError
             If it cannot be compiled here.
         """
-        if source not in self._functions:
-            self._functions[source] = self._compile(source)
+        key = source, type_of(kernel)
+        if key not in self._functions:
+            self._functions[key] = self.compile(*key)
         # A null pointer as a number: CuPy takes None for an argument that is not there.
         given = tuple(np.int64(0) if argument is None else argument for argument in arguments)
-        self._functions[source][kernel](grid, block, given)
+        self._functions[key][kernel](grid, block, given)
 
     def blas(self) -> Blas:
         """Return the cuBLAS handle of the device, set to the current stream."""
@@ -60,9 +61,15 @@ class Gpu:
     def _blas(self) -> Blas:
         return Blas(load_cublas(), lambda size: self.empty((size,), np.uint8), self.pointer)
 
-    def _compile(self, source: str) -> dict[str, Any]:
-        """Compile and load a source; return its kernels by name."""
-        names = instances(source)
+    def compile(self, source: str, number_type: str) -> dict[str, Any]:
+        """Compile and load the kernels of a source for one type, a name of C++; return them by name.
+
+        Raises
+        ------
+        RuntimeError
+            If they cannot be compiled here.
+        """
+        names = instances(source, number_type)
         module = cupy().RawModule(code=source_text(source), options=("-std=c++17",), name_expressions=names)
         try:
             return {name: module.get_function(name) for name in names}

@@ -34,8 +34,8 @@ def source_names() -> list[str]:
 
 
 @cache
-def instances(source: str) -> tuple[str, ...]:
-    """Return the C++ names of all kernels of a source, such as ``add<float, 4>``."""
+def instances(source: str, number_type: str | None = None) -> tuple[str, ...]:
+    """Return the C++ names of all kernels of a source, such as ``add<float, 4>``, or of those for one type."""
     names = []
     for match in _KERNEL.finditer(source_text(source)):
         name, parameters = match["name"], match["parameters"]
@@ -45,7 +45,12 @@ def instances(source: str) -> tuple[str, ...]:
             names += [instance(name, dtype, width) for dtype in TYPES for width in (1, VECTOR_BYTES // SIZES[dtype])]
         else:
             names += [instance(name, dtype) for dtype in TYPES]
-    return tuple(names)
+    return tuple(name for name in names if number_type in (None, type_of(name)))
+
+
+def type_of(kernel: str) -> str:
+    """Return the C++ type that a kernel is for, "float" of ``add<float, 4>``; nothing if it is no template."""
+    return kernel.partition("<")[2].partition(",")[0].rstrip(">")
 
 
 def instance(kernel: str, dtype: np.dtype | str, width: int | None = None) -> str:

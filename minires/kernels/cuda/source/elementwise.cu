@@ -1,6 +1,7 @@
 // Elementwise kernels over all numbers in memory order.
 
-template <typename T, int V> __global__ void __launch_bounds__(256, 4) add(const T* a, const T* b, T* total, Index size) {
+template <typename T, int V>
+__global__ void __launch_bounds__(256, 4) add(const T* a, const T* b, T* total, Index size) {
     for (Index i = first_index() * V; i < size; i += index_step() * V) {
         Vector<T, V> x = load<V>(a, i, size), y = load<V>(b, i, size);
         for (int k = 0; k < V; k++) assign(x.at[k], value(x.at[k]) + value(y.at[k]));

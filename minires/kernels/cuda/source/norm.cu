@@ -35,13 +35,19 @@ moments(const T* x, double* means, double* squares, Index rows, int columns, Ind
                 if (j < n) sum += value(batch[j].at[k]) - first;
             W centre = sum / n;
             for (int j = 0; j < BATCH; j++)
-                if (j < n) spread += (value(batch[j].at[k]) - first - centre) * (value(batch[j].at[k]) - first - centre);
+                if (j < n) {
+                    W deviation = value(batch[j].at[k]) - first - centre;
+                    spread += deviation * deviation;
+                }
             joined = count;
             join(joined, mean[k], square[k], n, double(first) + centre, spread);
         }
         count = joined;
     }
-    for (int k = 0; k < V; k++) shared_mean[team][lane * V + k] = mean[k], shared_square[team][lane * V + k] = square[k];
+    for (int k = 0; k < V; k++) {
+        shared_mean[team][lane * V + k] = mean[k];
+        shared_square[team][lane * V + k] = square[k];
+    }
     if (lane == 0) shared_count[team] = count;
     __syncthreads();
     if (team > 0 || column >= columns) return;

@@ -30,7 +30,10 @@ gradient_sums(const T* dy, const T* x, const T* y, const T* mean, double* sums, 
             sum[k] += short_sum, product[k] += short_product;
         }
     }
-    for (int k = 0; k < V; k++) shared_sum[team][lane * V + k] = sum[k], shared_product[team][lane * V + k] = product[k];
+    for (int k = 0; k < V; k++) {
+        shared_sum[team][lane * V + k] = sum[k];
+        shared_product[team][lane * V + k] = product[k];
+    }
     __syncthreads();
     if (team > 0 || column >= columns) return;
     for (int k = 0; k < V; k++) {

@@ -1,4 +1,5 @@
-// Reading and adding at flat positions of planes, `indices` (n, p, q, channels): max pooling's gradient and its transpose.
+// Reading and adding at flat positions of planes, `indices` (n, p, q, channels): max pooling's gradient, and the
+// transpose of it.
 
 template <typename T>
 __global__ void __launch_bounds__(256, 4)
