@@ -16,12 +16,13 @@ from kernel_cases import needs_compiler, normal, relative_error
 
 import minires
 import minires.nn.functional as F
-from minires import models
+from minires import models, nn
 from minires.kernels import cuda, reference
 from minires.kernels.cuda import launch as launching
 from minires.kernels.cuda.launch import launch, running_on
 from minires.kernels.cuda.source import TYPES, instances, source_names, source_text, type_of
 from minires.kernels.geometry import Conv2dGeometry, Pool2dGeometry
+from minires.models.shortcuts import projection
 
 REGISTERS = 128  # to a thread at most: two blocks of 256 threads then run on a multiprocessor at once
 
@@ -72,6 +73,20 @@ def test_signatures_are_equal(name):
     assert inspect.signature(getattr(reference, name)) == inspect.signature(getattr(cuda, name))
 
 
+def stem_and_block():
+    """A net with what an ImageNet ResNet has beyond CIFAR's: a large stem, max pooling, a projection."""
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 7, 2, 3, bias=False),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.MaxPool2d(3, 2, 1),
+        models.Bottleneck(8, 4, 2, projection(8, 16, 2)),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(16, 10),
+    )
+
+
 def training_step(make):
     """Loss, gradients and buffers of a step in double precision."""
     minires.manual_seed(0)
@@ -82,7 +97,7 @@ def training_step(make):
 
 
 @needs_compiler
-@pytest.mark.parametrize("make", [models.resnet20], ids=["resnet20"])
+@pytest.mark.parametrize("make", [stem_and_block, models.resnet20], ids=["stem and block", "resnet20"])
 def test_whole_nets_have_the_gradients_of_the_readable_kernels(monkeypatch, make):
     monkeypatch.setattr(minires.kernels, "is_cuda_array", lambda array: True)  # as if they lay on a GPU
     host = Host()

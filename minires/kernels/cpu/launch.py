@@ -86,6 +86,9 @@ def launch_sum(
 
 DONE, POSTED = 0, 8  # places on a helper's board, a cache line apart
 WATCH = 1 << 20  # looks at the board, about a nanosecond each
+# Between so many looks the processor is offered to others: the thread that is waited for may be one of them, put on the
+# same processor while another program has the rest.
+LOOKS_AT_ONCE = 1 << 11
 
 
 class _Helper:
@@ -201,12 +204,23 @@ def _store(typing, board, place, value):
     return types.void(board, types.int64, types.int64), generate
 
 
+if hasattr(os, "sched_yield"):
+    _give_way = types.ExternalFunction("sched_yield", types.int32())
+else:
+
+    @kernel
+    def _give_way():
+        """There is no way to let another thread have the processor."""
+
+
 @kernel
 def _watch(board, place, number, looks):
     """Look until board[place] is ``number``; return whether it came to be."""
-    for _ in range(looks):  # noqa: SIM110 (compiled code has no any())
+    for look in range(looks):
         if _load(board, place) == number:
             return True
+        if look % LOOKS_AT_ONCE == LOOKS_AT_ONCE - 1:
+            _give_way()
     return False
 
 
@@ -217,7 +231,9 @@ def _report_and_watch(board, done, number, posted, looks):
     To report after giving up the interpreter lock spares the waiting thread a fight for it.
     """
     _store(board, done, number)
-    for _ in range(looks):  # noqa: SIM110
+    for look in range(looks):
         if _load(board, posted) != number:
             return True
+        if look % LOOKS_AT_ONCE == LOOKS_AT_ONCE - 1:
+            _give_way()
     return False

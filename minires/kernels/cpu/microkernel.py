@@ -318,7 +318,7 @@ def tile_transform(matrix: np.ndarray) -> Any:
                 tile = np.array([load(p) for p in read], object).reshape(inputs, inputs)
                 for _ in range(2):  # matrix @ tile, transposed: twice makes matrix @ tile @ matrix^T
                     tile = np.array([[combine(row, column) for row in matrix] for column in tile.T], object)
-                values = tile.reshape(-1)
+                values = list(tile.reshape(-1))
                 if len(end):
                     values = [builder.fadd(value, load(bias)) for value in values]
                     with builder.if_else(has_residual) as (then, otherwise):

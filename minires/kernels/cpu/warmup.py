@@ -70,6 +70,7 @@ def steps(dtype: Any) -> dict[str, Callable[[], None]]:
         "batch norm": lambda: _batch_norm(dtype),
         "pooling": lambda: _pooling(dtype),
         "elementwise": lambda: _elementwise(dtype),
+        "optimizers": lambda: _optimizers(dtype),
         "threads": _threads,
     }
 
@@ -109,6 +110,12 @@ def _elementwise(dtype: np.dtype) -> None:
     cpu.add(x, x)
     cpu.relu_grad(x, cpu.relu(x))
     cpu.erf(x)
+
+
+def _optimizers(dtype: np.dtype) -> None:
+    tensors = [[np.zeros(1, dtype)] for _ in range(5)]
+    cpu.step_tensors("sgd", tensors[:3], *np.zeros(4), False, False, False)
+    cpu.step_tensors("adam", tensors, *np.ones(7), False)
 
 
 def _threads() -> None:
