@@ -20,7 +20,7 @@ exact_kernel = njit(nogil=True, cache=True, error_model="numpy")
 CHUNK = 1 << 14  # elements that are worked off together
 
 
-def step_tensors(name: str, lists: list[Sequence[Array] | None], *options: bool | np.float64) -> None:
+def step_tensors(name: str, lists: Sequence[Sequence[Array] | None], *options: bool | np.float64) -> None:
     """Run "sgd" or "adam" over tensors whose arrays are the lists' entries at one place; None stands for no array."""
     parameters = lists[0]
     assert parameters is not None  # only the states may be missing

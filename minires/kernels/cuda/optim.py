@@ -14,7 +14,7 @@ from minires.kernels.cuda.source import VECTOR_BYTES
 CHUNK = 1 << 14  # elements that a block takes, as in optim.cu
 
 
-def step_tensors(kernel: str, lists: list[Sequence[Array] | None], *options: bool | np.float64) -> None:
+def step_tensors(kernel: str, lists: Sequence[Sequence[Array] | None], *options: bool | np.float64) -> None:
     """Run "sgd" or "adam" over tensors whose arrays are the lists' entries at one place; None stands for no array."""
     parameters = lists[0]
     assert parameters is not None  # only the states may be missing
