@@ -24,7 +24,8 @@ import numpy as np
 
 LEVELS = 4
 SHRINK = 1 / 16  # from one table to the next
-TABLES = 9  # down to steps of 1e-12 of the first
+TABLES = 9  # down to steps of 1e-10 of the first
+PATIENCE = 5  # so many tables may be left because another branch is taken there; finer ones drown in rounding
 FIRST_STEP = 0.0273  # as a part of the scale of x; no round number, lest it fit a period of f
 PRECISION = 1e-8  # what uncertainty is good enough to stop, as a part of the derivative
 SAFETY = 10.0  # uncertainties are estimates: a difference counts beyond so many of them
@@ -66,7 +67,7 @@ def differentiate(
     start : f(0)
     noise : array (m,), by how much an element of a value may be off
     step : the largest step to try
-    stay_on_branch : leave a step at once where another branch is taken than at 0, while smaller ones are left
+    stay_on_branch : leave a step at once where another branch is taken than at 0, for the first `PATIENCE` tables
     levels : how many steps, each half the one before, make up a table
     tables : how many tables to try, each beginning with `SHRINK` times the step of the one before
     """
@@ -80,7 +81,7 @@ def differentiate(
         plus, minus = [f(h)], [f(-h)]
         evaluations += 2
         is_crossed = plus[0][1] != start[1] or minus[0][1] != start[1]
-        if is_crossed and stay_on_branch and table < tables - 1:
+        if is_crossed and stay_on_branch and table < min(PATIENCE, tables - 1):
             continue
         for k in range(1, levels):
             plus.append(f(h / 2**k))
