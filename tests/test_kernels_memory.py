@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import gc
+import os
+import signal
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -94,3 +97,25 @@ def test_threads_never_share_memory(pool):
         thread.join()
     assert not errors
     assert pool.used_bytes == 0
+
+
+def test_an_interrupt_is_never_lost():
+    """Python swallows what is raised while an object goes: Ctrl-C must not come then."""
+    sent, arrived = 30, 0
+
+    def interrupt(delay):
+        time.sleep(delay)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    for number in range(sent):
+        sender = threading.Thread(target=interrupt, args=(0.002 + number * 1e-4,))
+        try:
+            sender.start()
+            end = time.monotonic() + 10
+            while time.monotonic() < end:
+                for _ in range(100):
+                    memory.empty(LARGE, FLOAT32)
+        except KeyboardInterrupt:
+            arrived += 1
+        sender.join()
+    assert arrived == sent

@@ -11,7 +11,8 @@ from __future__ import annotations
 import math
 import os
 import threading
-from collections import OrderedDict
+import weakref
+from collections import OrderedDict, deque
 from typing import Any
 
 import numpy as np
@@ -22,39 +23,88 @@ LINE_BYTES = 64
 LEAST_BYTES = 1 << 20  # below, malloc keeps memory itself
 
 
+class _Block:
+    """Memory that returns to the pool when nobody refers to it any more. Arrays that lie in it refer to it."""
+
+    __slots__ = ("__array_interface__", "__weakref__")
+
+    def __init__(self, memory: Array) -> None:
+        self.__array_interface__: dict[str, Any] = memory.__array_interface__
+
+
+class _Loan(weakref.ref):
+    """Sees a block go, and has its memory."""
+
+    __slots__ = ("memory",)
+    memory: Array
+
+
 class _Pool:
-    """Memory by size, and how much of it there is. The lock may be taken again by a block that goes meanwhile."""
+    """Memory by size, and how much of it there is.
+
+    Of a block that goes, its loan is put into a queue, by code that is not Python's: an interrupt (Ctrl-C) that came
+    within a ``__del__`` would be lost, and a lock might be the one just taken. An interrupt of what is done here may
+    leave the counts off by an array, no more.
+    """
 
     def __init__(self) -> None:
-        self.lock = threading.RLock()
+        self.lock = threading.Lock()
+        self.loans: dict[int, _Loan] = {}  # a weak reference calls back only while it is there itself
+        self.returned: deque[_Loan] = deque()
         self.idle: OrderedDict[int, list[Array]] = OrderedDict()  # by size, that which was used last at the end
-        self.idle_bytes = 0
-        self.used_bytes = 0
+        self._idle_bytes = 0
+        self._used_bytes = 0
         self.most_used_bytes = 0
 
-    def take(self, size: int) -> Array:
+    @property
+    def idle_bytes(self) -> int:
+        """What waits for the next array."""
         with self.lock:
+            self._collect()
+            return self._idle_bytes
+
+    @property
+    def used_bytes(self) -> int:
+        """What arrays lie in."""
+        with self.lock:
+            self._collect()
+            return self._used_bytes
+
+    def take(self, size: int) -> _Block:
+        with self.lock:
+            self._collect()
             found = self.idle.get(size)
             if found:
                 self.idle.move_to_end(size)
-                self.idle_bytes -= size
-            self.used_bytes += size
-            self.most_used_bytes = max(self.most_used_bytes, self.used_bytes)
+                self._idle_bytes -= size
+            self._used_bytes += size
+            self.most_used_bytes = max(self.most_used_bytes, self._used_bytes)
             self._trim()
-            return found.pop() if found else _aligned(size)
+            memory = found.pop() if found else _aligned(size)
+            block = _Block(memory)
+            loan = _Loan(block, self.returned.append)
+            loan.memory = memory
+            self.loans[id(loan)] = loan
+            return block
 
-    def give(self, memory: Array) -> None:
-        with self.lock:
-            self.used_bytes -= memory.size
-            self.idle_bytes += memory.size
-            self.idle.setdefault(memory.size, []).append(memory)
-            self.idle.move_to_end(memory.size)
+    def _collect(self) -> None:
+        while self.returned:
+            loan = self.returned.popleft()
+            self.loans.pop(id(loan), None)
+            size = loan.memory.size
+            self._used_bytes -= size
+            self._idle_bytes += size
+            self.idle.setdefault(size, []).append(loan.memory)
+            self.idle.move_to_end(size)
 
     def _trim(self) -> None:
-        while self.idle_bytes > self.most_used_bytes - self.used_bytes:
-            size = next(size for size, memories in self.idle.items() if memories)
+        while self._idle_bytes > self.most_used_bytes - self._used_bytes:
+            size = next((size for size, memories in self.idle.items() if memories), None)
+            if size is None:
+                self._idle_bytes = 0
+                return
             self.idle[size].pop()
-            self.idle_bytes -= size
+            self._idle_bytes -= size
 
 
 _pool = _Pool()
@@ -62,25 +112,11 @@ _pool = _Pool()
 
 def _unlock() -> None:
     """In a forked child nobody is left to open a lock that another thread had closed."""
-    _pool.lock = threading.RLock()
+    _pool.lock = threading.Lock()
 
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_unlock)
-
-
-class _Block:
-    """Memory that returns to the pool when nobody refers to it any more. Arrays that lie in it refer to it."""
-
-    __slots__ = ("__array_interface__", "give", "memory")
-
-    def __init__(self, size: int) -> None:
-        self.memory = _pool.take(size)
-        self.give = _pool.give
-        self.__array_interface__: dict[str, Any] = self.memory.__array_interface__
-
-    def __del__(self) -> None:
-        self.give(self.memory)
 
 
 def empty(shape: tuple[int, ...], dtype: np.dtype) -> Array:
@@ -88,7 +124,7 @@ def empty(shape: tuple[int, ...], dtype: np.dtype) -> Array:
     size = math.prod(shape) * dtype.itemsize
     if size < LEAST_BYTES:
         return _aligned(size).view(dtype).reshape(shape)
-    return np.asarray(_Block(size)).view(dtype).reshape(shape)
+    return np.asarray(_pool.take(size)).view(dtype).reshape(shape)
 
 
 def _aligned(size: int) -> Array:
