@@ -7,16 +7,16 @@ import math
 import os
 import subprocess
 import sys
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from kernel_cases import always_threaded, every_module, normal, relative_error  # noqa: F401 (a fixture)
 
 from minires.kernels import cpu, kernels_for, reference, set_num_threads, use_reference
-from minires.kernels.cpu import launch
+from minires.kernels.cpu import launch, team
 from minires.kernels.geometry import Conv2dGeometry
 
 
@@ -70,65 +70,91 @@ def test_each_kernel_is_compiled_once_for_a_dtype():
         assert len(dtypes) == len(set(dtypes))
 
 
+@launch.kernel
+def mark(start, stop, done):
+    for item in range(start, stop):
+        done[item] += 1
+
+
+@launch.kernel
+def fail_at(start, stop, item):
+    if start <= item < stop:
+        raise MemoryError
+
+
 @pytest.mark.parametrize(("items", "threads"), [(0, 3), (1, 3), (2, 3), (3, 3), (10, 3), (10, 1), (5, 8)])
 def test_launch_covers_every_item_once(monkeypatch, items, threads):
     monkeypatch.setattr(launch, "SERIAL_WORK", 0)
     monkeypatch.setattr(launch, "get_num_threads", lambda: threads)
     done = np.zeros(items, int)
-
-    def mark(start, stop):
-        done[start:stop] += 1
-
-    launch.launch(mark, items, 1)
-    assert np.all(done == 1)
+    for times in range(1, 101):
+        launch.launch(mark, items, 1, done)
+        assert np.all(done == times)
 
 
 def test_little_work_stays_in_the_calling_thread(monkeypatch):
     monkeypatch.setattr(launch, "get_num_threads", lambda: 4)
-    seen = []
-    launch.launch(lambda start, stop: seen.append(threading.current_thread()), 100, launch.SERIAL_WORK - 1)
-    assert seen == [threading.current_thread()]
-
-
-def test_an_error_in_any_thread_reaches_the_caller(always_threaded):  # noqa: F811
-    def fail_at_the_end(start, stop):
-        if stop == 9:
-            raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError):
-        launch.launch(fail_at_the_end, 9, 1)
-
-
-def test_no_thread_keeps_the_arrays_of_its_last_job(always_threaded):  # noqa: F811
-    x = np.ones(100)
-    launch.launch(lambda start, stop, array: None, 9, 1, x)
-    assert sys.getrefcount(x) == 2  # the name here and the argument of getrefcount
-
-
-def test_a_launch_inside_a_launch_does_all_its_spans(always_threaded):  # noqa: F811
-    done = np.zeros((9, 9), int)
-
-    def mark_row(start, stop, row):
-        done[row, start:stop] += 1
-
-    def mark(start, stop):
-        for row in range(start, stop):
-            launch.launch(mark_row, 9, 1, row)
-
-    launch.launch(mark, 9, 1)
+    monkeypatch.setattr(launch, "_team_of", lambda size: pytest.fail("a team was asked for"))
+    done = np.zeros(100, int)
+    launch.launch(mark, 100, launch.SERIAL_WORK - 1, done)
     assert np.all(done == 1)
 
 
+@pytest.mark.parametrize("item", [0, 4, 8])
+def test_an_error_in_any_thread_reaches_the_caller(always_threaded, item):  # noqa: F811
+    with pytest.raises(MemoryError, match="fail_at: no memory"):
+        launch.launch(fail_at, 9, 1, item)
+    launch.launch(fail_at, 9, 1, 9)  # the next one is not held to have failed
+
+
+def test_no_thread_keeps_the_arrays_of_its_last_job(always_threaded):  # noqa: F811
+    x = np.zeros(9, int)
+    launch.launch(mark, 9, 1, x)
+    assert sys.getrefcount(x) == 2  # the name here and the argument of getrefcount
+
+
+def test_a_launch_while_the_team_is_taken_does_all_its_spans(always_threaded, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(launch, "_team_of", lambda size: pytest.fail("the team is taken"))
+    done = np.zeros(9, int)
+    with launch._team_lock:
+        launch.launch(mark, 9, 1, done)
+    assert np.all(done == 1)
+
+
+def test_a_job_that_no_helper_begins_is_done_by_the_caller(always_threaded, monkeypatch):  # noqa: F811
+    boards = np.zeros((2, team.PLACES), np.int64)
+    nobody = SimpleNamespace(call=lambda: None, let_go=lambda: None)
+    monkeypatch.setattr(launch, "_team_of", lambda size: SimpleNamespace(boards=boards, helpers=[nobody, nobody]))
+    done = np.zeros(9, int)
+    for times in range(1, 4):
+        launch.launch(mark, 9, 1, done)
+        assert np.all(done == times)
+    assert np.all(boards[:, team.POSTED] == 3)
+
+
+def test_helpers_do_the_jobs_posted_to_them(always_threaded):  # noqa: F811
+    done = np.zeros(9, int)
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        launch.launch(mark, 9, 1, done)
+        boards = launch._team_of(2).boards[:2]
+        if np.all(boards[:, team.DONE] > 0):
+            return
+    pytest.fail("in a minute no helper came to do a job")
+
+
 def test_a_helper_that_fell_asleep_wakes_for_the_next_job(always_threaded):  # noqa: F811
-    for pause in (0, 0.1):
-        time.sleep(pause)
-        done = np.zeros(9, int)
-
-        def mark(start, stop, done=done):
-            done[start:stop] += 1
-
-        launch.launch(mark, 9, 1)
-        assert np.all(done == 1)
+    done = np.zeros(9, int)
+    launch.launch(mark, 9, 1, done)
+    helper, deadline = launch._team_of(2).helpers[0], time.monotonic() + 60
+    while not helper.asleep and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert helper.asleep
+    before = helper.board[team.DONE]
+    while helper.board[team.DONE] == before and time.monotonic() < deadline:
+        launch.launch(mark, 9, 1, done)
+    assert helper.board[team.DONE] > before
+    assert np.all(done == done[0])
 
 
 @pytest.mark.parametrize(

@@ -146,11 +146,9 @@ def conv2d_weight_grad(x: Array, dy: Array, geometry: Conv2dGeometry) -> Array:
         *(to_nhwc(dy).reshape(-1), size, width, columns),
     )
     shape, work = (taps, depth, o), dy.size * taps * depth
-    if x.itemsize * taps * depth * o > PRIVATE_BYTES and panels >= get_num_threads():
-        dw = zeros(shape, x.dtype)
-        launch(lambda start, stop: _add_products(0, chunks, start, stop, *arguments, dw), panels, work)
-    else:
-        dw = launch_sum(_add_products, chunks, work, shape, x.dtype, 0, panels, *arguments)
+    is_large = x.itemsize * taps * depth * o > PRIVATE_BYTES and panels >= get_num_threads()
+    shares = 1 if is_large else min(chunks, get_num_threads())
+    dw = launch_sum(_add_shares, shares * panels, shares, work, shape, x.dtype, chunks, panels, *arguments)
     return from_rsio(dw.reshape(r, s, c, o))
 
 
@@ -385,6 +383,17 @@ def _multiply_items(
                                     total = part[i * width + j] + (y[at] if add else 0)
                                     added = residual[at] if c_steps == BIAS_AND_RESIDUAL else 0
                                     y[at] = finish(total, c_steps, bias[first_column + j], added, floor)
+
+
+@kernel
+def _add_shares(start, stop, chunks, panels, x, zeros, offsets, x_tile, dy, size, width, columns, totals):
+    """A work item is a share of all chunks, for one panel, added to totals: (shares, *dw.shape)."""
+    arguments = x, zeros, offsets, x_tile, dy, size, width, columns
+    shares = len(totals)
+    for share in range(start // panels, (stop + panels - 1) // panels):
+        first_panel, last_panel = max(0, start - share * panels), min(panels, stop - share * panels)
+        first_chunk, last_chunk = chunks * share // shares, chunks * (share + 1) // shares
+        _add_products(first_chunk, last_chunk, first_panel, last_panel, *arguments, totals[share])
 
 
 @kernel

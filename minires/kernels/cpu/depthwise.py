@@ -9,6 +9,7 @@ from __future__ import annotations
 from minires.device import Array
 from minires.kernels.cpu.epilogue import BIAS, BIAS_AND_RESIDUAL, Epilogue, finish
 from minires.kernels.cpu.launch import kernel, launch, launch_sum
+from minires.kernels.threads import get_num_threads
 
 
 def multiply(
@@ -31,7 +32,8 @@ def weight_grad(x: Array, dy: Array, images: int, offsets: Array) -> Array:
     tiles, channels = len(x) // images, dy.shape[-1]
     x, dy = x.reshape(tiles, -1), dy.reshape(tiles, -1)
     shape, work = (offsets.shape[1], channels), dy.size * offsets.shape[1]
-    return launch_sum(_add_products, tiles * len(offsets), work, shape, x.dtype, x, dy, offsets)
+    shares = min(tiles * len(offsets), get_num_threads())
+    return launch_sum(_add_products, shares, shares, work, shape, x.dtype, x, dy, offsets)
 
 
 @kernel
@@ -63,16 +65,18 @@ def _multiply(start, stop, x, filters, sources, targets, y, steps, bias, residua
 
 
 @kernel
-def _add_products(start, stop, x, dy, offsets, dw):
-    """Output pixels ``start`` to ``stop``, counted through all tiles."""
+def _add_products(start, stop, x, dy, offsets, totals):
+    """A work item is a share of all output pixels, added to totals (shares, taps, C)."""
     pixels, taps = offsets.shape
-    channels = dw.shape[1]
-    for item in range(start, stop):
-        tile, index = divmod(item, pixels)
-        gradient = dy[tile, index * channels : (index + 1) * channels]
-        for t in range(taps):
-            source = offsets[index, t]
-            if source >= 0:
-                pixel, sums = x[tile, source : source + channels], dw[t]
-                for c in range(channels):
-                    sums[c] += pixel[c] * gradient[c]
+    shares, _, channels = totals.shape
+    for share in range(start, stop):
+        total = totals[share]
+        for item in range(len(x) * pixels * share // shares, len(x) * pixels * (share + 1) // shares):
+            tile, index = divmod(item, pixels)
+            gradient = dy[tile, index * channels : (index + 1) * channels]
+            for t in range(taps):
+                source = offsets[index, t]
+                if source >= 0:
+                    pixel, sums = x[tile, source : source + channels], total[t]
+                    for c in range(channels):
+                        sums[c] += pixel[c] * gradient[c]

@@ -27,7 +27,7 @@ from minires.device import Array
 from minires.kernels.algorithm import chosen_algorithm
 from minires.kernels.cpu.epilogue import Epilogue
 from minires.kernels.cpu.launch import kernel, launch, launch_sum
-from minires.kernels.cpu.memory import empty, zeros
+from minires.kernels.cpu.memory import empty
 from minires.kernels.cpu.microkernel import (
     ROWS,
     VECTOR_BYTES,
@@ -129,11 +129,9 @@ def weight_grad(x: Array, dy: Array, padding: Pair) -> Array:
         *(c, o, LANES, *void, tiles, block),
     )
     shape = PLANES, panels, -(-c // ROWS) * ROWS, panel
-    if 4 * math.prod(shape) > PRIVATE_BYTES and panels >= get_num_threads():
-        planes = zeros(shape, x.dtype)
-        launch(lambda start, stop: _add_tiles(0, blocks, start, stop, *arguments, planes), panels, work)
-    else:
-        planes = launch_sum(_add_tiles, blocks, work, shape, x.dtype, 0, panels, *arguments)
+    is_large = 4 * math.prod(shape) > PRIVATE_BYTES and panels >= get_num_threads()
+    shares = 1 if is_large else min(blocks, get_num_threads())
+    planes = launch_sum(_add_shares, shares * panels, shares, work, shape, x.dtype, blocks, *arguments)
     dw = empty((3, 3, c, o), x.dtype)
     launch(_transform_filter_grads, panels * c, planes.size, planes, *void, dw)
     return dw
@@ -249,6 +247,36 @@ def _convolve(
                 y0, t0 = image * y_image + panel * width, tile * 16
                 end = steps, bias, panel * width, residual, floor
                 _transform_output(m, t * width, zeros, m_planes, 0, y, y0, scrap, targets, t0, wanted, end)
+
+
+@kernel
+def _add_shares(
+    start,
+    stop,
+    blocks,
+    x,
+    x_image,
+    sources,
+    dy,
+    dy_image,
+    targets,
+    depth,
+    columns,
+    lanes,
+    zeros,
+    scrap,
+    tiles,
+    block,
+    totals,
+):
+    """A work item is a share of all blocks of tiles, for one panel, added to totals: (shares, *planes.shape)."""
+    numbers = x, x_image, sources, dy, dy_image, targets
+    sizes = depth, columns, lanes, zeros, scrap, tiles, block
+    shares, _, panels, _, _ = totals.shape
+    for share in range(start // panels, (stop + panels - 1) // panels):
+        first_panel, last_panel = max(0, start - share * panels), min(panels, stop - share * panels)
+        first_block, last_block = blocks * share // shares, blocks * (share + 1) // shares
+        _add_tiles(first_block, last_block, first_panel, last_panel, *numbers, *sizes, totals[share])
 
 
 @kernel

@@ -1,0 +1,215 @@
+"""Threads that do their share of a kernel, without the interpreter between two of them.
+
+Waking a sleeping thread takes longer than many a kernel, on a virtual machine up to milliseconds, and a thread sleeps
+as soon as it waits for the interpreter lock. So the helpers of a team live in compiled code. Each has a board, a row of
+numbers in memory: the caller of a kernel posts a job there, the helper sees it, does it and reports it done. A helper
+that has seen nothing new for some milliseconds returns to Python and sleeps.
+
+A job that no helper has begun when the caller is done with its own share, the caller does itself: then nobody waits for
+a thread that is still waking up, or whose processor another program has.
+
+    caller    posts job n                claims n?  yes: does it    no: waits until n is done
+    helper    watches for a job n        claims n?  yes: does it, reports it done
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+
+import numba
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+compiled = numba.njit(nogil=True, cache=True)
+
+# Places on a board. What the caller writes, what both write and what the helper writes lie on cache lines of their own.
+RUN, JOB, START, STOP, POSTED, CLAIMED, DONE, FAILED = 0, 1, 2, 3, 4, 8, 16, 17
+PLACES = 24
+WATCH = 1 << 21  # looks at the board before a helper sleeps, about a nanosecond each
+# Between so many looks the processor is offered to others: the thread that is waited for may be one of them, put on the
+# same processor while another program has the rest.
+LOOKS_AT_ONCE = 1 << 11
+
+BYTES, INT64 = ir.IntType(8).as_pointer(), ir.IntType(64)
+RUN_TYPE = ir.FunctionType(INT64, [BYTES, INT64, INT64])
+
+
+@intrinsic
+def make_job(typing, kernel, arguments):
+    """Return (run, job), addresses as numbers: `do_job` calls ``kernel(start, stop, *arguments)`` by them.
+
+    They hold until the compiled function that made them returns.
+    """
+    spans = types.int64, types.int64
+    signature = kernel.get_call_type(typing, (*spans, *arguments.types), {})
+    result = kernel.dispatcher.get_compile_result(signature)
+
+    def generate(context, builder, _, values):
+        _, packed = values
+        memory = cgutils.alloca_once_value(builder, packed)
+        run = ir.Function(builder.module, RUN_TYPE, builder.module.get_unique_name("run"))
+        run.linkage = "internal"
+        job, *span = run.args
+        inside = ir.IRBuilder(run.append_basic_block())
+        packed = inside.load(inside.bitcast(job, memory.type))
+        context.active_code_library.add_linking_library(result.library)
+        status, _ = context.call_internal_no_propagate(
+            inside, result.fndesc, signature, (*span, *cgutils.unpack_tuple(inside, packed))
+        )
+        inside.ret(inside.zext(status.is_error, INT64))
+        addresses = [builder.ptrtoint(pointer, INT64) for pointer in (run, memory)]
+        return context.make_tuple(builder, types.UniTuple(types.int64, 2), addresses)
+
+    return types.UniTuple(types.int64, 2)(kernel, arguments), generate
+
+
+@intrinsic
+def do_job(typing, run, job, start, stop):
+    """Do a span of a job of `make_job`; return whether it failed."""
+
+    def generate(context, builder, signature, arguments):
+        run, job, start, stop = arguments
+        function = builder.inttoptr(run, RUN_TYPE.as_pointer())
+        return builder.call(function, [builder.inttoptr(job, BYTES), start, stop])
+
+    return types.int64(types.int64, types.int64, types.int64, types.int64), generate
+
+
+def _place(context, builder, board_type, board, place):
+    return builder.gep(context.make_array(board_type)(context, builder, board).data, [place])
+
+
+@intrinsic
+def _load(typing, board, place):
+    """board[place], read anew from memory, and nothing after it read before it."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.load_atomic(_place(context, builder, signature.args[0], *arguments), "acquire", 8)
+
+    return types.int64(board, types.int64), generate
+
+
+@intrinsic
+def _store(typing, board, place, value):
+    """board[place] = value, seen by others after everything written before it."""
+
+    def generate(context, builder, signature, arguments):
+        *where, value = arguments
+        builder.store_atomic(value, _place(context, builder, signature.args[0], *where), "release", 8)
+        return context.get_dummy_value()
+
+    return types.void(board, types.int64, types.int64), generate
+
+
+@intrinsic
+def _replace(typing, board, place, old, new):
+    """board[place] = new if it was ``old``, in one; return whether it was."""
+
+    def generate(context, builder, signature, arguments):
+        *where, old, new = arguments
+        place = _place(context, builder, signature.args[0], *where)
+        return builder.extract_value(builder.cmpxchg(place, old, new, "acq_rel", "acquire"), 1)
+
+    return types.boolean(board, types.int64, types.int64, types.int64), generate
+
+
+if hasattr(os, "sched_yield"):
+    _give_way = types.ExternalFunction("sched_yield", types.int32())
+else:
+
+    @compiled
+    def _give_way():
+        """There is no way to let another thread have the processor."""
+
+
+@compiled
+def post(board, run, job, start, stop):
+    """Post a span of a job."""
+    board[RUN], board[JOB], board[START], board[STOP] = run, job, start, stop
+    _store(board, POSTED, board[POSTED] + 1)
+
+
+@compiled
+def finish_job(board):
+    """Do the job on the board, or wait until its helper has; return whether it failed."""
+    number = board[POSTED]
+    if _replace(board, CLAIMED, number - 1, number):
+        return do_job(board[RUN], board[JOB], board[START], board[STOP])
+    look = 0
+    while _load(board, DONE) != number:
+        look += 1
+        if look % LOOKS_AT_ONCE == 0:
+            _give_way()
+    return board[FAILED]
+
+
+@compiled
+def _serve(board, looks):
+    """Do jobs until none has come for so many ``looks``; return False after one that says to end."""
+    seen, look = _load(board, CLAIMED), 0
+    while look < looks:
+        number = _load(board, POSTED)
+        if number != seen:
+            seen, look = number, 0
+            if _replace(board, CLAIMED, number - 1, number):
+                if board[RUN] == 0:
+                    return False
+                board[FAILED] = do_job(board[RUN], board[JOB], board[START], board[STOP])
+                _store(board, DONE, number)
+        look += 1
+        if look % LOOKS_AT_ONCE == 0:
+            _give_way()
+    return True
+
+
+class Helper:
+    """A thread that does the jobs posted on its board."""
+
+    def __init__(self, board: np.ndarray) -> None:
+        self.board = board
+        self.wanted = self.asleep = False
+        self.alarm = threading.Event()
+        self.thread = threading.Thread(target=self._live, name="minires-kernel", daemon=True)
+        self.thread.start()
+
+    def call(self) -> None:
+        """Have the thread watch its board until `let_go`."""
+        self.wanted = True
+        if self.asleep:
+            self.alarm.set()
+
+    def let_go(self) -> None:
+        """Allow the thread to sleep."""
+        self.wanted = False
+
+    def end(self) -> None:
+        """End the thread."""
+        post(self.board, 0, 0, 0, 0)
+        self.call()
+        self.thread.join()
+
+    def _live(self) -> None:
+        while _serve(self.board, WATCH):
+            # Whoever calls looks at `asleep` after setting `wanted`, so one of the two sees what the other did.
+            self.alarm.clear()
+            self.asleep = True
+            if not self.wanted:
+                self.alarm.wait()
+            self.asleep = False
+
+
+class Team:
+    """Helpers and their boards (helpers, PLACES)."""
+
+    def __init__(self, size: int) -> None:
+        self.boards = np.zeros((size, PLACES), np.int64)
+        self.helpers = [Helper(board) for board in self.boards]
+
+    def end(self) -> None:
+        """End all threads."""
+        while self.helpers:
+            self.helpers.pop().end()
