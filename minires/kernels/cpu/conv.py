@@ -22,14 +22,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import lru_cache
 from itertools import product
-from typing import NamedTuple
 
 import numpy as np
 
 from minires.device import Array
 from minires.kernels.cpu import depthwise, winograd
-from minires.kernels.cpu.epilogue import BIAS_AND_RESIDUAL, NOTHING, Epilogue, bias_add_relu, finish, no_epilogue
-from minires.kernels.cpu.launch import kernel, launch, launch_sum
+from minires.kernels.cpu.blocks import Blocks, Windows, in_blocks, multiply
+from minires.kernels.cpu.epilogue import Epilogue, bias_add_relu, no_epilogue
+from minires.kernels.cpu.launch import kernel, launch_sum
 from minires.kernels.cpu.memory import empty, zeros
 from minires.kernels.cpu.microkernel import (
     ROWS,
@@ -38,8 +38,6 @@ from minires.kernels.cpu.microkernel import (
     copy_vector,
     multiply_depth_1,
     multiply_depth_2,
-    multiply_rows_1,
-    multiply_rows_2,
 )
 from minires.kernels.cpu.panels import pack_filters, panel_width
 from minires.kernels.cpu.tables import tile_offsets, transposed_window_table, window_table
@@ -49,39 +47,10 @@ from minires.kernels.threads import get_num_threads
 
 FEW_CHANNELS = 8  # below: neighbouring taps are read as one run of numbers, from a padded copy of the input
 TILE_PIXELS = 192  # small images are put together until a tile has so many, so that few blocks are part empty
-SPAN_BYTES = 1 << 19  # of input and output that one work item passes over, panel after panel: stay in L2
-PANEL_BYTES = 1 << 15  # of filters that are multiplied with all blocks of a work item before the next: stay in L1
-WORK_ITEMS = 8  # at least, if there are so many panels: an even share for each thread
 CHUNK_PIXELS = 256  # depth of a block of a weight gradient: its operands stay in L1
 PANELS_AT_ONCE = 16  # of a weight gradient: their chunks of dy stay in L2 while the rows of x pass by
 PANELS_WORTH_PACKING = 2  # so many that copying the rows of x pays: from apart, they fall on the same sets of L1
 PRIVATE_BYTES = 1 << 20  # a weight gradient up to this size is summed by each thread on its own
-
-
-class Windows(NamedTuple):
-    """Which numbers each output pixel meets, in a tile of some images.
-
-    images : how many images are in a tile
-    offsets : (pixels, taps) int32, how far into the tile each tap begins; -1 is padding
-    taps : (taps,) which rows of the filters, as (R * S, C/G, O), these taps are
-    """
-
-    images: int
-    offsets: Array
-    taps: Array
-
-
-class Blocks(NamedTuple):
-    """`Windows` in the order of `multiply_rows`: by blocks of ROWS pixels, the last of which may be part empty.
-
-    sources : (blocks, taps, ROWS) int32, how far into the tile each tap begins; -1 is padding or no pixel
-    targets : (blocks, ROWS) int32, how far into the tile's output the pixel begins; -1 is no pixel
-    """
-
-    images: int
-    sources: Array
-    targets: Array
-    taps: Array
 
 
 def conv2d(x: Array, w: Array, geometry: Conv2dGeometry) -> Array:
@@ -221,7 +190,7 @@ def _output_windows(geometry: Conv2dGeometry) -> Windows:
 def _output_blocks(geometry: Conv2dGeometry) -> Blocks:
     windows = _output_windows(geometry)
     pixels = np.arange(len(windows.offsets), dtype=np.int32)
-    return _in_blocks(windows, pixels * geometry.weight_shape[0])
+    return in_blocks(windows, pixels * geometry.weight_shape[0])
 
 
 @lru_cache(maxsize=128)
@@ -239,7 +208,7 @@ def _input_blocks(geometry: Conv2dGeometry) -> tuple[Blocks, ...]:
         if len(taps) and len(i) and len(j):
             windows = Windows(images, tile_offsets(images, rows, columns, (p, q, o)), taps)
             pixels = tile_offsets(images, i[:, None], j[:, None], (h, w, c)).reshape(-1)
-            found.append(_in_blocks(windows, pixels))
+            found.append(in_blocks(windows, pixels))
     return tuple(found)
 
 
@@ -273,14 +242,6 @@ def _images_in_tile(images: int, pixels: int, numbers: int) -> int:
     return next((d for d in divisors if d * pixels >= TILE_PIXELS), divisors[-1])
 
 
-def _in_blocks(windows: Windows, targets: Array) -> Blocks:
-    pixels, taps = windows.offsets.shape
-    missing = -pixels % ROWS
-    sources = np.pad(windows.offsets, ((0, missing), (0, 0)), constant_values=-1).reshape(-1, ROWS, taps)
-    targets = np.pad(targets, (0, missing), constant_values=-1).reshape(-1, ROWS)
-    return Blocks(windows.images, np.ascontiguousarray(sources.swapaxes(1, 2)), targets, windows.taps)
-
-
 def _pack(w: Array, geometry: Conv2dGeometry, blocks: Blocks, transposed: bool = False) -> Array:
     """Return filters (O, C/G, R, S) as `_multiply` takes them; ``transposed``, from output to input channels."""
     o, _, r, s = geometry.weight_shape
@@ -297,92 +258,11 @@ def _is_depthwise(geometry: Conv2dGeometry) -> bool:
 
 
 def _multiply(x: Array, filters: Array, blocks: Blocks, y: Array, epilogue: Epilogue) -> None:
-    """Write the products of the blocks' numbers in x (N, ...) with filters to y (N, ..., channels)."""
+    """Write the products of the blocks' numbers in x (N, ...) with filters of `_pack` to y (N, ..., channels)."""
     if filters.ndim == 2:
         depthwise.multiply(x, filters, blocks.images, blocks.sources, blocks.targets, y, epilogue)
-        return
-    groups, panels, rows, _ = filters.shape
-    count, taps, _ = blocks.sources.shape
-    depth = rows // taps
-    tiles = len(x) // blocks.images
-    spans = -(-count * ROWS * (depth + y.shape[-1]) * x.itemsize // SPAN_BYTES)  # of blocks
-    shares = min(groups * panels, -(-WORK_ITEMS * get_num_threads() // (tiles * spans)))  # of panels
-    arguments = (
-        *(spans, shares, x.reshape(-1), x.size // tiles, np.zeros(depth, x.dtype), blocks.sources),
-        *(filters, panel_width(1, x.dtype), y.shape[-1] // groups, y.reshape(-1), y.size // tiles, blocks.targets),
-    )
-    launch(_multiply_items, tiles * spans * shares, tiles * count * ROWS * rows * y.shape[-1], *arguments, *epilogue)
-
-
-@kernel
-def _multiply_items(
-    start,
-    stop,
-    spans,
-    shares,
-    x,
-    x_tile,
-    zeros,
-    sources,
-    filters,
-    lanes,
-    columns,
-    y,
-    y_tile,
-    targets,
-    steps,
-    bias,
-    residual,
-    floor,
-):
-    """A work item is a tile's span of blocks times a share of all panels: the blocks stay in cache for each panel.
-
-    Panels too large for L1 are multiplied in portions: some taps, or where a single tap is too much, some of its depth.
-    """
-    blocks, taps, _ = sources.shape
-    groups, panels, rows, width = filters.shape
-    depth = zeros.size
-    portions = (depth * width * x.itemsize + PANEL_BYTES - 1) // PANEL_BYTES  # of the depth of a tap
-    depth_at_once = (depth + portions - 1) // portions
-    taps_at_once = max(1, PANEL_BYTES // (depth * width * x.itemsize))
-    sources, filters = sources.reshape(-1), filters.reshape(-1)
-    part = np.empty(ROWS * width, y.dtype)  # a block that is not all wanted is computed here, then copied
-    part_targets = (np.arange(ROWS) * width).astype(np.int32)
-    for item in range(start, stop):
-        tile_span, share = divmod(item, shares)
-        tile, span = divmod(tile_span, spans)
-        for index in range(groups * panels * share // shares, groups * panels * (share + 1) // shares):
-            group, panel = divmod(index, panels)
-            wanted = min(width, columns - panel * width)
-            first_column = group * columns + panel * width
-            y0 = tile * y_tile + first_column
-            for portion in range((taps + taps_at_once - 1) // taps_at_once * portions):
-                tap, k = portion // portions * taps_at_once, portion % portions * depth_at_once
-                some, some_depth = min(taps_at_once, taps - tap), min(depth_at_once, depth - k)
-                add, last = portion > 0, tap + some == taps and k + some_depth == depth
-                x0, b0 = tile * x_tile + group * depth + k, (index * rows + tap * depth + k) * width
-                c_steps = steps if last else NOTHING
-                for block in range(blocks * span // spans, blocks * (span + 1) // spans):
-                    s0 = (block * taps + tap) * ROWS
-                    whole = wanted == width and targets[block, ROWS - 1] >= 0
-                    c, c0, c_targets = (y, y0, targets[block]) if whole else (part, 0, part_targets)
-                    c_add, end = whole and add, (c_steps if whole else NOTHING, bias, first_column, residual, floor)
-                    if width == lanes:
-                        multiply_rows_1(
-                            x, x0, zeros, sources, s0, filters, b0, c, c0, c_targets, 0, some, some_depth, c_add, end
-                        )
-                    else:
-                        multiply_rows_2(
-                            x, x0, zeros, sources, s0, filters, b0, c, c0, c_targets, 0, some, some_depth, c_add, end
-                        )
-                    if not whole:
-                        for i in range(ROWS):
-                            if targets[block, i] >= 0:
-                                for j in range(wanted):
-                                    at = y0 + targets[block, i] + j
-                                    total = part[i * width + j] + (y[at] if add else 0)
-                                    added = residual[at] if c_steps == BIAS_AND_RESIDUAL else 0
-                                    y[at] = finish(total, c_steps, bias[first_column + j], added, floor)
+    else:
+        multiply(x, filters, blocks, y, epilogue)
 
 
 @kernel

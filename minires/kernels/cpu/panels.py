@@ -71,7 +71,9 @@ def _transpose_to_panels(start, stop, filters, taps, depth, columns, packed):
         first, wanted = panel * width, min(width, columns - panel * width)
         if wanted < width:
             rows[:] = 0
-        source = filters[taps[t], first:, group * depth : (group + 1) * depth]
-        for k in range(depth):
+        for begin in range(0, depth, ROWS_AT_ONCE):  # a cache line of each column: columns fall on the same sets of L1
+            end = min(begin + ROWS_AT_ONCE, depth)
             for j in range(wanted):
-                rows[k, j] = source[j, k]
+                source = filters[taps[t], first + j]
+                for k in range(begin, end):
+                    rows[k, j] = source[group * depth + k]
