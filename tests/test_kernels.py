@@ -64,7 +64,7 @@ def test_each_kernel_is_compiled_once_for_a_dtype():
     for array in (x, x[::-1], x.transpose(0, 1, 3, 2), np.asfortranarray(x)):
         cpu.conv2d(array, w, geometry)
         cpu.relu(array)
-    for function in (cpu.conv._multiply_items, cpu.elementwise._relu):
+    for function in (cpu.blocks._multiply_items, cpu.elementwise._relu):
         # That of the first array: tables are int32 whatever the numbers are.
         dtypes = [next(t.dtype for t in signature if hasattr(t, "dtype")) for signature in function.signatures]
         assert len(dtypes) == len(set(dtypes))

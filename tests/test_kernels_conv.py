@@ -17,7 +17,7 @@ from kernel_cases import (
 
 from minires.kernels import conv_algorithm, cpu, reference, set_num_threads
 from minires.kernels.algorithm import chosen_algorithm
-from minires.kernels.cpu import conv, winograd
+from minires.kernels.cpu import blocks, conv, winograd
 from minires.kernels.geometry import Conv2dGeometry
 
 # input (N, C, H, W), weight (O, C/G, R, S), stride, ((top, bottom), (left, right)), dilation, groups
@@ -108,8 +108,8 @@ def test_what_follows_a_convolution(kernels, dtype, tolerance, relu, has_residua
 
 @over_geometries
 def test_blocks_and_threads_change_nothing_but_rounding(monkeypatch, always_threaded, geometry):  # noqa: F811
-    for name in ("SPAN_BYTES", "CHUNK_PIXELS", "PRIVATE_BYTES"):
-        monkeypatch.setattr(conv, name, 1)
+    for module, name in ((blocks, "SPAN_BYTES"), (conv, "CHUNK_PIXELS"), (conv, "PRIVATE_BYTES")):
+        monkeypatch.setattr(module, name, 1)
     x, w, dy = arrays(geometry)
     for actual, expected in zip(three_maps(cpu, x, w, dy, geometry), torch_maps(x, w, dy, geometry), strict=True):
         assert relative_error(actual, expected) < 1e-12

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from sys import getrefcount
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -139,26 +140,36 @@ def _place(edge: Edge | Tensor) -> tuple[int, int]:
 
 
 class _Sum:
-    """The gradients that have arrived at one place, added up.
+    """The gradients that have arrived at one place, added up."""
 
-    The first one may be shared: with another input of the same node, with the user, with a saved array. A sum of
-    several was made here, so nobody else can see it, and it may be added to in place and given away.
-    """
-
-    __slots__ = ("exclusive", "value")
+    __slots__ = ("value",)
 
     def __init__(self, first: Tensor):
         self.value = first
-        self.exclusive = False
 
     def add(self, gradient: Tensor, create_graph: bool) -> None:
         if create_graph:
             self.value = self.value + gradient  # the sum is part of the graph
-        elif self.exclusive:
-            self.value.array += gradient.array
-        else:
-            self.value = Tensor(kernels_for(gradient.array).add(self.value.array, gradient.array))
-        self.exclusive = True
+            return
+        total = self.value.array if self.is_exclusive() else None
+        self.value = Tensor(kernels_for(gradient.array).add(self.value.array, gradient.array, out=total))
+
+    def is_exclusive(self) -> bool:
+        """Tell whether nobody else can see this memory, so that it may be added to in place and given away.
+
+        Python's counts of references tell, as PyTorch's own tell it. Others may be: another input of the same node, the
+        user, a hook, what a node has saved. A view counts the owner of its memory.
+        """
+        # Each count has the reference that is asked about and the one of the question.
+        if getrefcount(self.value) > 2 or getrefcount(self.value.array) > 2:
+            return False
+        array = self.value.array
+        if 0 in array.strides:  # expanded: several elements are one number
+            return False
+        if array.base is None:
+            return True
+        owns = isinstance(array.base, type(array)) and not isinstance(array.base.base, type(array))
+        return owns and getrefcount(array.base) == 2 and array.base.nbytes <= 2 * array.nbytes  # not a slice of much
 
 
 class _Step(NamedTuple):
@@ -288,8 +299,8 @@ class _Walk:
         arrived = self.sums.pop(_place(leaf), None)
         if arrived is None or not leaf.requires_grad:  # every path to it ended in None, or it was frozen meanwhile
             return
+        exclusive = not leaf._hooks and arrived.is_exclusive()
         gradient = _call_hooks(leaf._hooks, arrived.value, "a leaf")
-        exclusive = arrived.exclusive and not leaf._hooks  # a hook may have kept it
         if not self.accumulate:
             self.captured[_place(leaf)] = gradient if exclusive else self._unshared(gradient)
             return

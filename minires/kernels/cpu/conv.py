@@ -117,7 +117,7 @@ def conv2d_weight_grad(x: Array, dy: Array, geometry: Conv2dGeometry) -> Array:
     shape, work = (taps, depth, o), dy.size * taps * depth
     is_large = x.itemsize * taps * depth * o > PRIVATE_BYTES and panels >= get_num_threads()
     shares = 1 if is_large else min(chunks, get_num_threads())
-    dw = launch_sum(_add_shares, shares * panels, shares, work, shape, x.dtype, chunks, panels, *arguments)
+    dw = launch_sum(_multiply_shares, shares * panels, shares, work, shape, x.dtype, chunks, panels, *arguments)
     return from_rsio(dw.reshape(r, s, c, o))
 
 
@@ -266,21 +266,21 @@ def _multiply(x: Array, filters: Array, blocks: Blocks, y: Array, epilogue: Epil
 
 
 @kernel
-def _add_shares(start, stop, chunks, panels, x, zeros, offsets, x_tile, dy, size, width, columns, totals):
-    """A work item is a share of all chunks, for one panel, added to totals: (shares, *dw.shape)."""
+def _multiply_shares(start, stop, chunks, panels, x, zeros, offsets, x_tile, dy, size, width, columns, totals):
+    """A work item is a share of all chunks, for one panel, written to totals: (shares, *dw.shape)."""
     arguments = x, zeros, offsets, x_tile, dy, size, width, columns
     shares = len(totals)
     for share in range(start // panels, (stop + panels - 1) // panels):
         first_panel, last_panel = max(0, start - share * panels), min(panels, stop - share * panels)
         first_chunk, last_chunk = chunks * share // shares, chunks * (share + 1) // shares
-        _add_products(first_chunk, last_chunk, first_panel, last_panel, *arguments, totals[share])
+        _sum_products(first_chunk, last_chunk, first_panel, last_panel, *arguments, totals[share])
 
 
 @kernel
-def _add_products(
+def _sum_products(
     first_chunk, last_chunk, first_panel, last_panel, x, zeros, offsets, x_tile, dy, size, width, columns, dw
 ):
-    """Add the products of x and dy, over chunks of output pixels, to some panels of dw (taps, C/G, O)."""
+    """Write the products of x and dy, summed over chunks of output pixels, to some panels of dw (taps, C/G, O)."""
     taps, pixels = offsets.shape
     _, depth, o = dw.shape
     chunks, panels = (pixels + size - 1) // size, (columns + width - 1) // width
@@ -320,16 +320,16 @@ def _add_products(
                         whole = wanted == width and top == row and row + ROWS <= depth
                         c0, b0 = (tap * depth + row) * o + column, (index - begin) * size * width
                         c, c_start, c_stride = (flat, c0, o) if whole else (part, 0, width)
-                        if not whole:
-                            part[:] = 0
+                        add = whole and chunk > first_chunk
                         if width == lanes:
-                            multiply_depth_1(a, a0, zeros, sources, s0, packed, b0, c, c_start, c_stride, count)
+                            multiply_depth_1(a, a0, zeros, sources, s0, packed, b0, c, c_start, c_stride, count, add)
                         else:
-                            multiply_depth_2(a, a0, zeros, sources, s0, packed, b0, c, c_start, c_stride, count)
+                            multiply_depth_2(a, a0, zeros, sources, s0, packed, b0, c, c_start, c_stride, count, add)
                         if not whole:
                             for i in range(row, min(row + ROWS, depth)):
                                 for j in range(wanted):
-                                    dw[tap, i, column + j] += part[(i - top) * width + j]
+                                    before = dw[tap, i, column + j] if chunk > first_chunk else 0
+                                    dw[tap, i, column + j] = before + part[(i - top) * width + j]
             begin = end
 
 

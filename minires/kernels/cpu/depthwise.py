@@ -33,7 +33,7 @@ def weight_grad(x: Array, dy: Array, images: int, offsets: Array) -> Array:
     x, dy = x.reshape(tiles, -1), dy.reshape(tiles, -1)
     shape, work = (offsets.shape[1], channels), dy.size * offsets.shape[1]
     shares = min(tiles * len(offsets), get_num_threads())
-    return launch_sum(_add_products, shares, shares, work, shape, x.dtype, x, dy, offsets)
+    return launch_sum(_sum_products, shares, shares, work, shape, x.dtype, x, dy, offsets)
 
 
 @kernel
@@ -65,12 +65,13 @@ def _multiply(start, stop, x, filters, sources, targets, y, steps, bias, residua
 
 
 @kernel
-def _add_products(start, stop, x, dy, offsets, totals):
-    """A work item is a share of all output pixels, added to totals (shares, taps, C)."""
+def _sum_products(start, stop, x, dy, offsets, totals):
+    """A work item is a share of all output pixels, summed to totals (shares, taps, C)."""
     pixels, taps = offsets.shape
     shares, _, channels = totals.shape
     for share in range(start, stop):
         total = totals[share]
+        total[:] = 0
         for item in range(len(x) * pixels * share // shares, len(x) * pixels * (share + 1) // shares):
             tile, index = divmod(item, pixels)
             gradient = dy[tile, index * channels : (index + 1) * channels]

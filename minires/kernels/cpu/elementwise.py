@@ -12,14 +12,16 @@ from minires.kernels.cpu.memory import empty
 from minires.kernels.layout import from_nhwc, to_nhwc
 
 
-def add(a: Array, b: Array) -> Array:
-    """a + b, of one shape and dtype."""
+def add(a: Array, b: Array, out: Array | None = None) -> Array:
+    """a + b, of one shape and dtype; see the reference kernel of this name."""
     if a.size < SERIAL_WORK or a.dtype.kind != "f":
-        return np.asarray(a + b)  # NumPy makes a scalar of a 0-dimensional result
+        return np.asarray(np.add(a, b, out=out))  # NumPy makes a scalar of a 0-dimensional result
     first, second = _flat(a), _flat(b)
-    total = empty(first.shape, first.dtype)
+    total = empty(first.shape, first.dtype) if out is None else _flat(out)
+    if out is not None and not np.may_share_memory(total, out):  # a copy, in another order
+        return np.add(a, b, out=out)
     launch(_add, total.size, 2 * total.size, first, second, total)
-    return _unflat(total, a)
+    return _unflat(total, a) if out is None else out
 
 
 def relu(x: Array) -> Array:

@@ -14,14 +14,13 @@ from __future__ import annotations
 import atexit
 import os
 import threading
-from functools import cache
 from types import FunctionType
 from typing import Any
 
 import numba
 import numpy as np
 
-from minires.kernels.cpu.memory import empty, zeros
+from minires.kernels.cpu.memory import empty
 from minires.kernels.cpu.team import Team, do_job, finish_job, make_job, post
 from minires.kernels.threads import get_num_threads
 
@@ -66,14 +65,19 @@ def launch(kernel: Any, items: int, work: int, *arguments: Any) -> None:
 def launch_sum(
     kernel: Any, items: int, shares: int, work: int, shape: tuple[int, ...], dtype: np.dtype, *arguments: Any
 ) -> np.ndarray:
-    """Return the sum over shares of what ``kernel(start, stop, *arguments, totals)`` adds to totals (shares, *shape).
+    """Return the sum over shares of what ``kernel(start, stop, *arguments, totals)`` writes to totals (shares, *shape).
 
-    They are zero at first. Each item belongs to one share; with a share for each thread, none waits for another. They
-    are summed in order, whichever thread was first.
+    Each item belongs to one share; with a share for each thread, none waits for another. They are summed in order,
+    whichever thread was first.
     """
-    totals = zeros((shares, *shape), dtype)
+    totals = empty((shares, *shape), dtype)
     launch(kernel, items, work, *arguments, totals)
-    return totals[0] if shares == 1 else totals.sum(axis=0, out=empty(shape, dtype))
+    if shares == 1:
+        return totals[0]
+    total = np.add(totals[0], totals[1], out=empty(shape, dtype))
+    for share in totals[2:]:
+        total += share
+    return total
 
 
 _NO_BOARDS = np.zeros((0, 0), np.int64)
@@ -91,9 +95,13 @@ def _run_spans(boards, items, *arguments):
     return failed
 
 
-@cache
+launchers: dict[Any, Any] = {}
+
+
 def _launcher(kernel: Any) -> Any:
     """Return `_run_spans` for a kernel, compiled and kept on disk under its name and beside it."""
+    if kernel in launchers:
+        return launchers[kernel]
     function = kernel.py_func
     code = _run_spans.__code__.replace(
         co_filename=function.__code__.co_filename, co_firstlineno=function.__code__.co_firstlineno
@@ -101,7 +109,8 @@ def _launcher(kernel: Any) -> Any:
     launcher = FunctionType(code, {**globals(), "launched_kernel": kernel}, f"{function.__name__}_spans")
     launcher.__qualname__ = f"{function.__qualname__}_spans"
     launcher.__module__ = function.__module__
-    return numba.njit(nogil=True, cache=True)(launcher)
+    launchers[kernel] = numba.njit(nogil=True, cache=True)(launcher)
+    return launchers[kernel]
 
 
 _team: Team | None = None

@@ -130,7 +130,8 @@ def empty(shape: tuple[int, ...], dtype: np.dtype) -> Array:
 def _aligned(size: int) -> Array:
     """Return bytes that begin where a cache line does: a vector that lies across two takes both."""
     memory = np.empty(size + LINE_BYTES, np.uint8)
-    skipped = -memory.ctypes.data % LINE_BYTES
+    address, _ = memory.__array_interface__["data"]
+    skipped = -address % LINE_BYTES
     return memory[skipped : skipped + size]
 
 

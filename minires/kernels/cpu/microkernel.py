@@ -205,16 +205,16 @@ def _multiply_rows(vectors: int) -> Any:
 
 def _multiply_depth(vectors: int) -> Any:
     @intrinsic
-    def multiply_depth(typing, a, a0, zeros, sources, sources0, b, b0, c, c0, c_stride, depth):
-        """c[c0 + i * c_stride :][:width] += sum over k of a[a0 + sources[sources0 + k] + i] * b[k, :]
+    def multiply_depth(typing, a, a0, zeros, sources, sources0, b, b0, c, c0, c_stride, depth, add):
+        """c[c0 + i * c_stride :][:width] = sum over k of a[a0 + sources[sources0 + k] + i] * b[k, :]
 
-        ``b`` is read from b0 as (depth, width). ``zeros`` holds at least ROWS zeros.
+        Or += where ``add`` is not 0. ``b`` is read from b0 as (depth, width). ``zeros`` holds at least ROWS zeros.
         """
 
         def generate(context, builder, signature, arguments):
             places = (0, 1), (2, None), (3, 4), (5, 6), (7, 8)
             a, zeros, sources, b, c = _addresses(context, builder, signature, arguments, *places)
-            c_stride, depth = arguments[9:]
+            c_stride, depth, add = arguments[9:]
             dtype = signature.args[0].dtype
             block = _Block(builder, dtype, context.get_data_type(dtype), vectors)
             with cgutils.for_range(builder, depth, intp=INT64) as k:
@@ -222,12 +222,13 @@ def _multiply_depth(vectors: int) -> Any:
                 b_row = builder.gep(b, [builder.mul(k.index, INT64(block.width))])
                 block.multiply_add([builder.gep(pixel, [INT64(i)]) for i in range(ROWS)], b_row)
             c_rows = [builder.gep(c, [builder.mul(c_stride, INT64(i))]) for i in range(ROWS)]
-            block.add(c_rows)
+            with builder.if_then(builder.icmp_signed("!=", add, INT64(0))):
+                block.add(c_rows)
             block.store(c_rows)
             return context.get_dummy_value()
 
         i = types.int64
-        return types.void(a, i, zeros, sources, i, b, i, c, i, i, i), generate
+        return types.void(a, i, zeros, sources, i, b, i, c, i, i, i, i), generate
 
     return multiply_depth
 

@@ -99,17 +99,20 @@ def _rows(x: Array) -> Array:
     channels = x.shape[1]
     pixels = x.size // max(1, channels)
     fold = math.gcd(pixels, max(1, 256 // max(1, channels)))
-    return np.ascontiguousarray(np.moveaxis(x, 1, -1)).reshape(pixels // fold, fold * channels)
+    channels_last = x.transpose(0, *range(2, x.ndim), 1)
+    return np.ascontiguousarray(channels_last).reshape(pixels // fold, fold * channels)
 
 
 def _unrows(rows: Array, x: Array) -> Array:
     """Undo `_rows`: the logical shape of x, channels innermost in memory."""
-    return np.moveaxis(rows.reshape(x.shape[0], *x.shape[2:], x.shape[1]), -1, 1)
+    channels_last = rows.reshape(x.shape[0], *x.shape[2:], x.shape[1])
+    return channels_last.transpose(0, x.ndim - 1, *range(1, x.ndim - 1))
 
 
 def _folded(v: Array, rows: Array) -> Array:
     """(C,) -> (k * C,): values per channel, for rows of k pixels."""
-    return np.tile(v, rows.shape[1] // max(1, v.size)).astype(rows.dtype, copy=False)
+    times = rows.shape[1] // max(1, v.size)
+    return (v if times == 1 else np.tile(v, times)).astype(rows.dtype, copy=False)
 
 
 def _chunks(rows: Array) -> tuple[int, int]:

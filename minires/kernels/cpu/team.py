@@ -27,9 +27,9 @@ from numba.extending import intrinsic
 compiled = numba.njit(nogil=True, cache=True)
 
 # Places on a board. What the caller writes, what both write and what the helper writes lie on cache lines of their own.
-RUN, JOB, START, STOP, POSTED, CLAIMED, DONE, FAILED = 0, 1, 2, 3, 4, 8, 16, 17
+RUN, JOB, START, STOP, POSTED, WANTED, CLAIMED, DONE, FAILED = 0, 1, 2, 3, 4, 5, 8, 16, 17
 PLACES = 24
-WATCH = 1 << 21  # looks at the board before a helper sleeps, about a nanosecond each
+WATCH = 1 << 22  # looks at the board before a helper that is not wanted sleeps, about a nanosecond each
 # Between so many looks the processor is offered to others: the thread that is waited for may be one of them, put on the
 # same processor while another program has the rest.
 LOOKS_AT_ONCE = 1 << 11
@@ -148,10 +148,10 @@ def finish_job(board):
 
 
 @compiled
-def _serve(board, looks):
-    """Do jobs until none has come for so many ``looks``; return False after one that says to end."""
+def serve(board, looks):
+    """Do jobs until none has come for so many ``looks``, and none is to come; return False after one that says end."""
     seen, look = _load(board, CLAIMED), 0
-    while look < looks:
+    while look < looks or _load(board, WANTED):
         number = _load(board, POSTED)
         if number != seen:
             seen, look = number, 0
@@ -171,20 +171,20 @@ class Helper:
 
     def __init__(self, board: np.ndarray) -> None:
         self.board = board
-        self.wanted = self.asleep = False
+        self.asleep = False
         self.alarm = threading.Event()
         self.thread = threading.Thread(target=self._live, name="minires-kernel", daemon=True)
         self.thread.start()
 
     def call(self) -> None:
         """Have the thread watch its board until `let_go`."""
-        self.wanted = True
+        self.board[WANTED] = 1
         if self.asleep:
             self.alarm.set()
 
     def let_go(self) -> None:
         """Allow the thread to sleep."""
-        self.wanted = False
+        self.board[WANTED] = 0
 
     def end(self) -> None:
         """End the thread."""
@@ -193,11 +193,11 @@ class Helper:
         self.thread.join()
 
     def _live(self) -> None:
-        while _serve(self.board, WATCH):
-            # Whoever calls looks at `asleep` after setting `wanted`, so one of the two sees what the other did.
+        while serve(self.board, WATCH):
+            # Whoever calls looks at `asleep` after setting WANTED, so one of the two sees what the other did.
             self.alarm.clear()
             self.asleep = True
-            if not self.wanted:
+            if not self.board[WANTED]:
                 self.alarm.wait()
             self.asleep = False
 

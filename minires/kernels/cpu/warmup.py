@@ -17,7 +17,7 @@ from numba.core.dispatcher import Dispatcher
 
 from minires.kernels import cpu
 from minires.kernels.algorithm import conv_algorithm
-from minires.kernels.cpu import launch
+from minires.kernels.cpu import launch, team
 from minires.kernels.geometry import Conv2dGeometry, Pool2dGeometry
 
 PADDED = ((1, 1), (1, 1))
@@ -55,10 +55,10 @@ def state() -> State:
 
 
 def kernels() -> list[Dispatcher]:
-    """Return all kernels, compiled or not."""
+    """Return all kernels, compiled or not, and what launches those that have been launched."""
     modules = [module for name, module in sys.modules.items() if name.startswith("minires.kernels.cpu.")]
     values = {id(value): value for module in modules for value in vars(module).values()}
-    return [value for value in values.values() if isinstance(value, Dispatcher)]
+    return [*(value for value in values.values() if isinstance(value, Dispatcher)), *launch.launchers.values()]
 
 
 def steps(dtype: Any) -> dict[str, Callable[[], None]]:
@@ -119,7 +119,7 @@ def _optimizers(dtype: np.dtype) -> None:
 
 
 def _threads() -> None:
-    """What helpers wait in: a job that is there already."""
-    board = np.zeros(2 * launch.POSTED, np.int64)
-    launch._watch(board, launch.DONE, 0, launch.WATCH)
-    launch._report_and_watch(board, launch.DONE, 1, launch.POSTED, launch.WATCH)
+    """What helpers wait in: a job that says to end."""
+    board = np.zeros(team.PLACES, np.int64)
+    team.post(board, 0, 0, 0, 0)
+    team.serve(board, 1)

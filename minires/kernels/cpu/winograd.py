@@ -131,7 +131,7 @@ def weight_grad(x: Array, dy: Array, padding: Pair) -> Array:
     shape = PLANES, panels, -(-c // ROWS) * ROWS, panel
     is_large = 4 * math.prod(shape) > PRIVATE_BYTES and panels >= get_num_threads()
     shares = 1 if is_large else min(blocks, get_num_threads())
-    planes = launch_sum(_add_shares, shares * panels, shares, work, shape, x.dtype, blocks, *arguments)
+    planes = launch_sum(_multiply_shares, shares * panels, shares, work, shape, x.dtype, blocks, *arguments)
     dw = empty((3, 3, c, o), x.dtype)
     launch(_transform_filter_grads, panels * c, planes.size, planes, *void, dw)
     return dw
@@ -250,7 +250,7 @@ def _convolve(
 
 
 @kernel
-def _add_shares(
+def _multiply_shares(
     start,
     stop,
     blocks,
@@ -269,18 +269,18 @@ def _add_shares(
     block,
     totals,
 ):
-    """A work item is a share of all blocks of tiles, for one panel, added to totals: (shares, *planes.shape)."""
+    """A work item is a share of all blocks of tiles, for one panel, written to totals: (shares, *planes.shape)."""
     numbers = x, x_image, sources, dy, dy_image, targets
     sizes = depth, columns, lanes, zeros, scrap, tiles, block
     shares, _, panels, _, _ = totals.shape
     for share in range(start // panels, (stop + panels - 1) // panels):
         first_panel, last_panel = max(0, start - share * panels), min(panels, stop - share * panels)
         first_block, last_block = blocks * share // shares, blocks * (share + 1) // shares
-        _add_tiles(first_block, last_block, first_panel, last_panel, *numbers, *sizes, totals[share])
+        _sum_tiles(first_block, last_block, first_panel, last_panel, *numbers, *sizes, totals[share])
 
 
 @kernel
-def _add_tiles(
+def _sum_tiles(
     first_block,
     last_block,
     first_panel,
@@ -300,7 +300,7 @@ def _add_tiles(
     block,
     planes,
 ):
-    """Add products of transformed x and dy, over blocks of tiles, to some panels of planes (36, panels, rows, width).
+    """Write products of transformed x and dy, summed over blocks of tiles, to planes (36, panels, rows, width).
 
     There are as many rows as blocks of ROWS need. Those beyond ``depth`` get products of other numbers: nobody reads
     them.
@@ -312,7 +312,7 @@ def _add_tiles(
     v_planes, z_planes, v_rows = _steps(PLANES, block * depth), _steps(PLANES, block * width), _steps(block, depth)
     for index in range(first_block, last_block):
         first = index * block
-        count = min(block, tiles - first)
+        count, add = min(block, tiles - first), index > first_block
         for t in range(count):
             image, tile = divmod(first + t, per_image)
             x0, s0 = image * x_image, tile * PLANES
@@ -328,6 +328,6 @@ def _add_tiles(
                 for row in range(0, rows, ROWS):
                     c0 = ((plane * panels + panel) * rows + row) * width
                     if width == lanes:
-                        multiply_depth_1(v, v0 + row, zeros, v_rows, 0, z, z0, flat, c0, width, count)
+                        multiply_depth_1(v, v0 + row, zeros, v_rows, 0, z, z0, flat, c0, width, count, add)
                     else:
-                        multiply_depth_2(v, v0 + row, zeros, v_rows, 0, z, z0, flat, c0, width, count)
+                        multiply_depth_2(v, v0 + row, zeros, v_rows, 0, z, z0, flat, c0, width, count, add)

@@ -11,8 +11,10 @@ from minires.device import Array, array_module, is_cuda_array
 from minires.kernels.reference.windows import channels_last
 
 
-def add(a: Array, b: Array) -> Array:
-    """a + b, of one shape and dtype."""
+def add(a: Array, b: Array, out: Array | None = None) -> Array:
+    """a + b, of one shape and dtype; written to ``out`` if given, which may be a or b."""
+    if out is not None:
+        return array_module(a).add(a, b, out=out)
     total = array_module(a).asarray(a + b)  # NumPy makes a scalar of a 0-dimensional result
     return channels_last(total) if a.ndim == 4 else total
 
