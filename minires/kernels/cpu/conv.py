@@ -38,6 +38,7 @@ from minires.kernels.cpu.microkernel import (
     copy_vector,
     multiply_depth_1,
     multiply_depth_2,
+    prefetch,
 )
 from minires.kernels.cpu.panels import pack_filters, panel_width
 from minires.kernels.cpu.tables import tile_offsets, transposed_window_table, window_table
@@ -284,7 +285,8 @@ def _sum_products(
     taps, pixels = offsets.shape
     _, depth, o = dw.shape
     chunks, panels = (pixels + size - 1) // size, (columns + width - 1) // width
-    lanes = VECTOR_BYTES // dw.itemsize
+    row_blocks, lanes = (depth + ROWS - 1) // ROWS, VECTOR_BYTES // dw.itemsize
+    turns = taps * row_blocks
     offsets, flat = offsets.reshape(-1), dw.reshape(-1)
     packed, part = np.zeros(PANELS_AT_ONCE * size * width, dw.dtype), np.empty(ROWS * width, dw.dtype)
     packed_x, packed_rows = np.zeros(size * ROWS, x.dtype), (np.arange(size) * ROWS).astype(np.int32)
@@ -315,8 +317,12 @@ def _sum_products(
                             else:
                                 packed_x[k * ROWS : (k + 1) * ROWS] = 0
                         a, a0, sources, s0 = packed_x, 0, packed_rows, 0
+                    turn = tap * row_blocks + row // ROWS
                     for index in range(begin, end):
                         column, wanted = _columns(index, panels, columns, width)
+                        if chunk + 1 < last_chunk:  # have some of the next chunk fetched while this one is multiplied
+                            for k in range(count * turn // turns, count * (turn + 1) // turns):
+                                prefetch(dy, (tile * pixels + first + count + k) * o + column)
                         whole = wanted == width and top == row and row + ROWS <= depth
                         c0, b0 = (tap * depth + row) * o + column, (index - begin) * size * width
                         c, c_start, c_stride = (flat, c0, o) if whole else (part, 0, width)

@@ -112,12 +112,12 @@ def _clipped(builder: Any, value: Any, floor: Any) -> Any:
     return builder.select(builder.fcmp_ordered("<", value, floor), floor, value)
 
 
-def _prefetch_to_write(builder: Any, pointer: Any) -> None:
-    """Have memory on its way to L1 while the sums are computed: stores that miss it soon hold up everything."""
+def _prefetch(builder: Any, pointer: Any, write: bool) -> None:
+    """Have memory on its way to the cache: to L1 and to be written, or to L2 and to be read."""
     byte = builder.bitcast(pointer, ir.IntType(8).as_pointer())
     kind = ir.FunctionType(ir.VoidType(), [byte.type, INT32, INT32, INT32])
     prefetch = builder.module.declare_intrinsic("llvm.prefetch", [byte.type], kind)
-    builder.call(prefetch, [byte, INT32(1), INT32(3), INT32(1)])  # to write, into L1, data
+    builder.call(prefetch, [byte, INT32(int(write)), INT32(3 if write else 2), INT32(1)])  # how near, and that it is data
 
 
 def _source(builder: Any, a: Any, zeros: Any, table: Any, index: Any) -> Any:
@@ -176,7 +176,7 @@ def _multiply_rows(vectors: int) -> Any:
             offsets = [builder.sext(builder.load(builder.gep(targets, [INT64(i)])), INT64) for i in range(ROWS)]
             c_rows = [builder.gep(c, [offset]) for offset in offsets]
             for row in c_rows:
-                _prefetch_to_write(builder, row)
+                _prefetch(builder, row, write=True)  # stores that miss L1 soon hold up everything
             block = _Block(builder, dtype, context.get_data_type(dtype), vectors)
             with cgutils.for_range(builder, taps, intp=INT64) as tap:
                 first = builder.mul(tap.index, INT64(ROWS))
@@ -260,6 +260,18 @@ def _copy(count: int | None) -> Any:
 copy_rows, copy_vector = _copy(ROWS), _copy(None)
 
 
+@intrinsic
+def prefetch(typing, array, index):
+    """Have array[index] on its way to L2, to be read a little later."""
+
+    def generate(context, builder, signature, arguments):
+        (pointer,) = _addresses(context, builder, signature, arguments, (0, 1))
+        _prefetch(builder, pointer, write=False)
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64), generate
+
+
 def tile_transform(matrix: np.ndarray) -> Any:
     """Return the intrinsic that computes y = matrix @ x @ matrix^T for tiles of pixels, many channels at a time.
 
@@ -290,7 +302,7 @@ def tile_transform(matrix: np.ndarray) -> Any:
                 has_residual = builder.icmp_signed("==", steps, INT64(2))
                 residuals = [_source(builder, residual, zeros, targets, INT64(i)) for i in range(outputs**2)]
                 for pointer in write:
-                    _prefetch_to_write(builder, pointer)
+                    _prefetch(builder, pointer, write=True)
 
             def combine(coefficients, vectors):
                 total = None
