@@ -18,8 +18,8 @@ from benchmarks.inputs import disagreement
 from benchmarks.process import Worker, WorkerError
 
 OURS = "minires"
-WORKERS = {OURS: "minires_side", "pytorch": "torch_side", "machine": "machine"}
-RIVALS = ("pytorch",)
+WORKERS = {OURS: "minires_side", "pytorch": "torch_side", "openvino": "openvino_side", "machine": "machine"}
+RIVALS = ("pytorch", "openvino")
 TRIAL_TURNS = 3
 _MODELS = ("training", "inference", "optimizer_step")  # kinds whose weights must be the same on both sides
 

@@ -6,6 +6,7 @@ names the op, the shapes or values, and the remedy.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -49,6 +50,8 @@ def check_operands(op: str, input: Any, bias: Any = None, **others: Any) -> None
                 f"{op} needs one dtype, but its input is {input.dtype} and its {name} {operand.dtype}: "
                 f"convert one of them, e.g. {name}.to(input.dtype)"
             )
+        if type(operand.array) is type(input.array) is np.ndarray:
+            continue  # on the CPU both
         if operand.device != input.device:
             raise RuntimeError(
                 f"{op} needs its operands on one device, but its input is on {input.device} and its {name} on "
@@ -150,6 +153,19 @@ def conv2d_geometry(
     RuntimeError
         If the shapes and numbers do not fit together.
     """
+    if all(_is_plain(number) for number in (stride, padding, dilation, groups)):
+        return _known_conv2d_geometry(input_shape, weight_shape, stride, padding, dilation, groups)
+    return _conv2d_geometry(input_shape, weight_shape, stride, padding, dilation, groups)
+
+
+def _is_plain(value: Any) -> bool:
+    """Tell whether a value equals only such as mean the same: 1.0 and True equal 1, but are refused where 1 is not."""
+    return type(value) in (int, str) or (type(value) is tuple and all(type(number) is int for number in value))
+
+
+def _conv2d_geometry(
+    input_shape: Shape, weight_shape: Shape, stride: Any, padding: Any, dilation: Any, groups: Any
+) -> Conv2dGeometry:
     op = "conv2d"
     weight_shape, groups = _checked_weight(op, weight_shape, groups, "(out_channels, in_channels / groups, R, S)")
     stride = pair(op, "stride", stride)
@@ -165,6 +181,10 @@ def conv2d_geometry(
     sides = _padding_by_side(padding, weight_shape[2:], stride, dilation)
     _check_window_fits(op, input_shape, sides, weight_shape[2:], dilation)
     return Conv2dGeometry(input_shape, weight_shape, stride, sides, dilation, groups)
+
+
+# A net asks for the same few geometries at every step, and working one out takes as long as a small kernel.
+_known_conv2d_geometry = lru_cache(maxsize=1024)(_conv2d_geometry)
 
 
 def _checked_weight(op: str, weight_shape: Shape, groups: Any, meaning: str) -> tuple[Shape4, int]:
