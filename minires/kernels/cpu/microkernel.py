@@ -117,7 +117,9 @@ def _prefetch(builder: Any, pointer: Any, write: bool) -> None:
     byte = builder.bitcast(pointer, ir.IntType(8).as_pointer())
     kind = ir.FunctionType(ir.VoidType(), [byte.type, INT32, INT32, INT32])
     prefetch = builder.module.declare_intrinsic("llvm.prefetch", [byte.type], kind)
-    builder.call(prefetch, [byte, INT32(int(write)), INT32(3 if write else 2), INT32(1)])  # how near, and that it is data
+    builder.call(
+        prefetch, [byte, INT32(int(write)), INT32(3 if write else 2), INT32(1)]
+    )  # how near, and that it is data
 
 
 def _source(builder: Any, a: Any, zeros: Any, table: Any, index: Any) -> Any:
