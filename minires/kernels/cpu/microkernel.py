@@ -117,9 +117,8 @@ def _prefetch(builder: Any, pointer: Any, write: bool) -> None:
     byte = builder.bitcast(pointer, ir.IntType(8).as_pointer())
     kind = ir.FunctionType(ir.VoidType(), [byte.type, INT32, INT32, INT32])
     prefetch = builder.module.declare_intrinsic("llvm.prefetch", [byte.type], kind)
-    builder.call(
-        prefetch, [byte, INT32(int(write)), INT32(3 if write else 2), INT32(1)]
-    )  # how near, and that it is data
+    nearness, data = 3 if write else 2, 1
+    builder.call(prefetch, [byte, INT32(int(write)), INT32(nearness), INT32(data)])
 
 
 def _source(builder: Any, a: Any, zeros: Any, table: Any, index: Any) -> Any:
