@@ -190,6 +190,23 @@ def test_several_python_threads_may_compute_at_once(always_threaded):  # noqa: F
         assert relative_error(y, np.maximum(reference.conv2d(x, w, geometry), 0)) < 1e-12
 
 
+def test_a_program_ends_while_a_daemon_thread_computes():
+    program = (
+        "import threading, time, numpy as np\n"
+        "from minires.kernels import set_num_threads\n"
+        "from minires.kernels.cpu import relu\n"
+        "set_num_threads(3)\n"
+        "x = np.ones((1 << 18,), np.float32)\n"
+        "def forever():\n"
+        "    while True:\n"
+        "        relu(x)\n"
+        "threading.Thread(target=forever, daemon=True).start()\n"
+        "time.sleep(0.2)\n"
+    )
+    for _ in range(3):
+        subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
 def test_kernels_run_in_a_forked_child():
     program = (

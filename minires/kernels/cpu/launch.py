@@ -118,20 +118,22 @@ _team_lock = threading.Lock()
 
 
 def _team_of(size: int) -> Team:
-    """Return a team of ``size`` helpers or more."""
+    """Return a team of ``size`` helpers or more; the caller has the lock."""
     global _team
     if _team is None or len(_team.helpers) < size:
-        _dismiss_team()
+        if _team is not None:
+            _team.end()
         _team = Team(size)
     return _team
 
 
 def _dismiss_team() -> None:
-    """End the helpers while Python still runs: one that came back to find it gone would be cut off in compiled code."""
-    global _team
-    if _team is not None:
+    """End the helpers while Python still runs: one that came back to find it gone would be cut off in compiled code.
+
+    The lock is kept: what other threads launch from now on they do alone.
+    """
+    if _team_lock.acquire(timeout=10) and _team is not None:
         _team.end()
-        _team = None
 
 
 def _forget_team() -> None:
