@@ -1,7 +1,8 @@
 """Training steps on a GPU against PyTorch, in one process, in turns: ``python -m benchmarks --device cuda``.
 
 Both sides start from the same weights, see the same batch, already on the GPU, and are timed between synchronisations.
-PyTorch runs channels-last, eager and compiled. Before anything is timed their losses are compared.
+PyTorch runs channels-last, eager and compiled; minires captured, as `minires train` runs it, and as written. Before
+anything is timed their losses are compared.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import datetime
 import platform
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,8 +32,9 @@ from minires.kernels.layout import from_nhwc, to_nhwc
 
 CHECKED_STEPS = 2
 TOLERANCE = 2e-2  # of the losses, relative: TF32 keeps three digits
-PRECISIONS = {"float32": "highest", "tf32": "high"}
+PRECISIONS = {"float32": "highest", "tf32": "high", "bf16": "high"}  # bf16 is mixed precision, by autocast
 COPY_BYTES, PRODUCT_SIZE = 1 << 30, 8192
+SMALL = 64  # pixels: for larger images launches hardly matter, and memory does
 Step = Callable[[], Any]
 
 
@@ -52,9 +55,12 @@ class Case:
 CASES = (
     Case("resnet20", 128, 32, "float32"),
     Case("resnet20", 128, 32, "tf32"),
+    Case("resnet20", 128, 32, "bf16"),
     Case("resnet18", 128, 224, "tf32"),
     Case("resnet50", 64, 224, "tf32"),
+    Case("resnet50", 64, 224, "bf16"),
     Case("resnet50", 256, 224, "tf32"),
+    Case("resnet50", 256, 224, "bf16"),
 )
 
 
@@ -92,12 +98,16 @@ def measure(case: Case, device: str, pairs: int, compiled: bool, turn_seconds: f
     """
     minires.set_float32_matmul_precision(PRECISIONS[case.precision])
     torch.set_float32_matmul_precision(PRECISIONS[case.precision])
-    torch.backends.cudnn.allow_tf32 = case.precision == "tf32"
+    torch.backends.cudnn.allow_tf32 = case.precision != "float32"
     torch.backends.cudnn.benchmark = True
     minires.manual_seed(0)
     net = minires.models.get_model(case.model)
     weights = {name: torch.from_numpy(value.numpy().copy()) for name, value in net.state_dict().items()}
-    sides = {"minires": our_step(case, net, device)}
+    copy = minires.models.get_model(case.model)
+    copy.load_state_dict(net.state_dict())
+    sides = {"minires": (our_step if device == "cpu" else captured_step)(case, net, device)}
+    if device != "cpu" and case.size <= SMALL:
+        sides["minires as written"] = our_step(case, copy, device)
     for variant in ("eager", "compile") if compiled else ("eager",):
         sides[f"torch {variant}"] = their_step(case, weights, device, variant == "compile")
     losses = {name: [float(step()) for _ in range(CHECKED_STEPS)] for name, step in sides.items()}
@@ -124,20 +134,43 @@ def measure(case: Case, device: str, pairs: int, compiled: bool, turn_seconds: f
 
 
 def our_step(case: Case, net: minires.nn.Module, device: str) -> Step:
-    """Return a training step of ``net``."""
-    net.to(device)
-    optimizer = minires.optim.SGD(net.parameters(), LEARNING_RATE, MOMENTUM, weight_decay=WEIGHT_DECAY)
-    images, labels = image_batch(case.batch, case.size, classes_of(case.model))
-    x, target = minires.Tensor(from_nhwc(to_nhwc(images))).to(device), minires.Tensor(labels).to(device)
+    """Return a training step of ``net`` as it is written."""
+    optimizer, x, target = our_parts(case, net, device)
 
     def step() -> Any:
         optimizer.zero_grad()
-        loss = F.cross_entropy(net(x), target)
+        with our_precision(case):
+            loss = F.cross_entropy(net(x), target)
         loss.backward()
         optimizer.step()
         return loss.detach()
 
     return step
+
+
+def captured_step(case: Case, net: minires.nn.Module, device: str) -> Step:
+    """Return the same step, captured after its first two calls."""
+    optimizer, x, target = our_parts(case, net, device)
+    graphed = minires.cuda.GraphedStep(net, F.cross_entropy, optimizer)
+
+    def step() -> Any:
+        with our_precision(case):
+            return graphed(x, target)
+
+    return step
+
+
+def our_parts(case: Case, net: minires.nn.Module, device: str) -> tuple[Any, minires.Tensor, minires.Tensor]:
+    """Move ``net`` to the device; return its optimizer and a batch there."""
+    net.to(device)
+    optimizer = minires.optim.SGD(net.parameters(), LEARNING_RATE, MOMENTUM, weight_decay=WEIGHT_DECAY)
+    images, labels = image_batch(case.batch, case.size, classes_of(case.model))
+    return optimizer, minires.Tensor(from_nhwc(to_nhwc(images))).to(device), minires.Tensor(labels).to(device)
+
+
+def our_precision(case: Case) -> Any:
+    """Return the context that a case's forward pass runs in."""
+    return minires.amp.autocast("cuda", "bfloat16") if case.precision == "bf16" else nullcontext()
 
 
 def their_step(case: Case, weights: dict[str, torch.Tensor], device: str, compiled: bool) -> Step:
@@ -153,7 +186,8 @@ def their_step(case: Case, weights: dict[str, torch.Tensor], device: str, compil
 
     def step() -> Any:
         optimizer.zero_grad()
-        loss = torch_F.cross_entropy(forward(x), target)
+        with torch.autocast("cuda", torch.bfloat16) if case.precision == "bf16" else nullcontext():
+            loss = torch_F.cross_entropy(forward(x), target)
         loss.backward()
         optimizer.step()
         return loss.detach()
@@ -193,7 +227,8 @@ def reach(device: str) -> dict[str, float]:
     reached = {"copy_GB_per_s": 2 * COPY_BYTES / best(lambda: target.copy_(source), device) / 1e9}
     for precision, choice in PRECISIONS.items():
         torch.set_float32_matmul_precision(choice)
-        a, b = (torch.randn(PRODUCT_SIZE, PRODUCT_SIZE, device=device) for _ in range(2))
+        dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+        a, b = (torch.randn(PRODUCT_SIZE, PRODUCT_SIZE, device=device, dtype=dtype) for _ in range(2))
         seconds = best(lambda a=a, b=b: a @ b, device)
         reached[f"{precision}_product_TFLOP_per_s"] = 2 * PRODUCT_SIZE**3 / seconds / 1e12
     return reached

@@ -1,6 +1,8 @@
 """minires: ResNets on a from-scratch autograd engine, with hand-written backward passes on NumPy and CuPy."""
 
-from minires import autograd, cuda, models, nn, ops, optim
+from typing import Any
+
+from minires import amp, autograd, cuda, dtypes, models, nn, ops, optim
 from minires.autograd import Tensor, enable_grad, inference_mode, is_grad_enabled, no_grad, set_grad_enabled
 from minires.autograd.creation import (
     arange,
@@ -58,6 +60,7 @@ from minires.kernels import (
 from minires.models.folding import fold_batch_norm
 from minires.ops.activation import relu
 from minires.ops.arithmetic import add, div, floor_divide, mul, neg, pow, remainder, sub
+from minires.ops.autocast import autocast
 from minires.ops.broadcast import broadcast_to
 from minires.ops.clamp import clamp, maximum, minimum
 from minires.ops.clamp import clamp as clip
@@ -143,12 +146,14 @@ __all__ = [
     "allclose",
     "amax",
     "amin",
+    "amp",
     "any",
     "arange",
     "argmax",
     "argmin",
     "argsort",
     "as_tensor",
+    "autocast",
     "autograd",
     "bitwise_and",
     "bitwise_not",
@@ -300,3 +305,9 @@ __all__ = [
     "zeros",
     "zeros_like",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "bfloat16":  # it comes from a package that only few need
+        return dtypes.bfloat16
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,11 +1,15 @@
-"""What PyTorch keeps in ``torch.cuda``: asking for GPUs, seeding them, waiting for them, and their memory."""
+"""What PyTorch keeps in ``torch.cuda``: asking for GPUs, seeding them, waiting for them, their memory, and graphs."""
 
 from __future__ import annotations
 
 from minires.device import Device, as_device, cuda_is_available, cupy, seed_devices, watched_memory
 from minires.gpu_memory import OutOfMemoryError, in_units
+from minires.graphed_step import GraphedStep
+from minires.kernels.capture import CaptureError
 
 __all__ = [
+    "CaptureError",
+    "GraphedStep",
     "OutOfMemoryError",
     "current_device",
     "device_count",
@@ -80,14 +84,14 @@ def memory_allocated(device: Device | str | int | None = None) -> int:
     """
     xp = cupy()
     with xp.cuda.Device(_number(device, "memory is asked of a GPU")):
-        return watched_memory(xp).pool.used_bytes()
+        return watched_memory(xp).used()
 
 
 def memory_reserved(device: Device | str | int | None = None) -> int:
     """Return how many bytes of a GPU this process holds, in arrays or for the next ones."""
     xp = cupy()
     with xp.cuda.Device(_number(device, "memory is asked of a GPU")):
-        return watched_memory(xp).pool.total_bytes()
+        return watched_memory(xp).held()
 
 
 def max_memory_allocated(device: Device | str | int | None = None) -> int:

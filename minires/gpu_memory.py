@@ -5,6 +5,9 @@ CuPy's memory pool knows what it holds now, but not the most that it has held; `
 
 from __future__ import annotations
 
+import functools
+import weakref
+from collections.abc import Callable
 from typing import Any
 
 
@@ -13,7 +16,7 @@ class OutOfMemoryError(RuntimeError):
 
 
 class Watched:
-    """An allocator for ``cupy.cuda.set_allocator`` that hands out a pool's memory and remembers the peak.
+    """An allocator for ``cupy.cuda.set_allocator`` that hands out CuPy's memory and remembers the peak.
 
     Parameters
     ----------
@@ -28,26 +31,44 @@ class Watched:
         self.xp = xp
         self.pool = xp.get_default_memory_pool()
         self.peaks: dict[int, int] = {}
+        self._private: weakref.WeakSet[Any] = weakref.WeakSet()
 
     def malloc(self, size: int) -> Any:
-        """Return ``size`` bytes of the current device.
+        """Return ``size`` bytes of the current device, from the pool that all share.
 
         Raises
         ------
         OutOfMemoryError
             If there are no more.
         """
+        return self._from(self.pool, size)
+
+    def private_pool(self) -> Callable[[int], Any]:
+        """Return another allocator like `malloc`, whose memory nobody else is given while it is kept."""
+        pool = self.xp.cuda.MemoryPool()
+        self._private.add(pool)
+        return functools.partial(self._from, pool)
+
+    def used(self) -> int:
+        """Return how many bytes of the current device are in use by arrays."""
+        return sum(pool.used_bytes() for pool in (self.pool, *self._private))
+
+    def held(self) -> int:
+        """Return how many bytes of the current device the pools hold."""
+        return sum(pool.total_bytes() for pool in (self.pool, *self._private))
+
+    def _from(self, pool: Any, size: int) -> Any:
         try:
-            memory = self.pool.malloc(size)
+            memory = pool.malloc(size)
         except self.xp.cuda.memory.OutOfMemoryError as error:
             raise OutOfMemoryError(self._refusal(size)) from error
         device = self.xp.cuda.runtime.getDevice()
-        self.peaks[device] = max(self.peaks.get(device, 0), self.pool.used_bytes())
+        self.peaks[device] = max(self.peaks.get(device, 0), self.used())
         return memory
 
     def _refusal(self, size: int) -> str:
         free, total = self.xp.cuda.runtime.memGetInfo()
-        used, held = self.pool.used_bytes(), self.pool.total_bytes()
+        used, held = self.used(), self.held()
         return (
             f"GPU {self.xp.cuda.runtime.getDevice()} is out of memory: {in_units(size)} were asked for, and of its "
             f"{in_units(total)} only {in_units(free)} are free. This process uses {in_units(used)} and holds "

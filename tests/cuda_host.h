@@ -139,6 +139,7 @@ template <class T> T __shfl_down_sync(unsigned, T v, unsigned d) {
     unsigned lane = cuda_host::self() & 31;
     return cuda_host::from_lane(v, lane + d < 32 ? lane + d : lane);
 }
+template <class T> T __shfl_sync(unsigned, T v, unsigned lane) { return cuda_host::from_lane(v, lane); }
 inline float __uint_as_float(unsigned bits) {
     float x;
     memcpy(&x, &bits, sizeof x);

@@ -2,7 +2,9 @@
 
     python -m evidence bugs 0 1000 > found       for each bug, who finds it
     python -m evidence right 0 10000             how right gradients at and near kinks are judged
+    python -m evidence along 0 6000              the same along one random direction
     python -m evidence table < found             the table of the page
+    python -m evidence cost                      processor time of checks of every op and of two nets
 
 PyTorch's gradcheck is run with its default tolerances on the same functions.
 """
@@ -20,10 +22,13 @@ import torch
 from gradient_bugs import BUGS, MODULES
 from gradient_bugs.base import Op
 from right_gradients import draw
+from test_gradcheck_ops import SMOOTH, functions
 from test_gradient_bugs import as_minires, torch_passes
 
+import minires
+from minires import models
 from minires.autograd import Tensor, grad
-from minires.verify import Verdict, gradcheck, gradcheck_numpy
+from minires.verify import Verdict, gradcheck, gradcheck_numpy, verify_model
 
 
 def family(op: Op) -> str:
@@ -104,8 +109,34 @@ def right(first: int, last: int) -> None:
     print(*failures, sep="\n")
 
 
+def cost() -> None:
+    """Print the processor time, of all threads, of the dearest full check of an op and of checks of whole nets."""
+    taken = []
+    for name in SMOOTH:
+        for number, (fn, leaves) in enumerate(functions(name)):
+            begin = time.process_time()
+            result = gradcheck(fn, leaves, raise_exception=False, allow_unused=True)
+            taken.append((time.process_time() - begin, f"{name}, sample {number}, {sum(result.counts().values())}"))
+            if not result:
+                print(name, number, result)
+    print(f"{len(taken)} samples of ops in {sum(seconds for seconds, _ in taken):.0f} s; the dearest:")
+    print(*(f"{seconds:.2f} s {what} derivatives" for seconds, what in sorted(taken)[:-6:-1]), sep="\n")
+    for name, side in (("resnet20", 16), ("resnet20", 32), ("resnet50", 64)):
+        minires.manual_seed(0)
+        net, rng = models.get_model(name), np.random.default_rng(0)
+        images, labels = rng.standard_normal((2, 3, side, side)), rng.integers(0, 10, 2)
+        begin, clock = time.process_time(), time.perf_counter()
+        checks = verify_model(net, images, labels)
+        print(
+            f"{name}, two images of {side}x{side} pixels: {len(checks)} parameters, "
+            f"{sum(check.passed for check in checks)} of them equal, {time.process_time() - begin:.1f} s of processor "
+            f"time, {time.perf_counter() - clock:.1f} s by the clock",
+            flush=True,
+        )
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
     warnings.simplefilter("error")
     command, *numbers = sys.argv[1:]
-    {"bugs": bugs, "right": right, "along": along, "table": table}[command](*map(int, numbers))
+    {"bugs": bugs, "right": right, "along": along, "table": table, "cost": cost}[command](*map(int, numbers))

@@ -115,6 +115,17 @@ def test_jsonl_log(pictures, tmp_path):
     assert [json.loads(line)["epoch"] for line in (tmp_path / "log.jsonl").read_text().splitlines()] == [1, 2]
 
 
+def test_mixed_precision_is_kept_by_a_resumed_run(tmp_path):
+    out, last = tmp_path / "out", tmp_path / "out" / "last.safetensors"
+    options = "--data", "mnist", "--root", digits(tmp_path), "--batch-size", 4, "--out", out
+    minires("train", "--amp", "float16", "--epochs", 1, *options)
+    saved = Checkpoint.load(last)
+    assert saved.description["amp"] == "float16"
+    assert saved.scaler["scale"] > 0
+    assert saved.model["conv1.weight"].dtype == np.float32
+    assert "nothing left to do" in minires("train", "--resume", last, "--root", tmp_path).stdout
+
+
 def test_grey_images(tmp_path):
     out = tmp_path / "out"
     minires("train", "--data", "mnist", "--root", digits(tmp_path), "--steps", 1, "--batch-size", 4, "--out", out)

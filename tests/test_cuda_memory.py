@@ -46,13 +46,16 @@ def pool(monkeypatch):
     library = SimpleNamespace(
         get_default_memory_pool=lambda: pool,
         cuda=SimpleNamespace(
-            runtime=runtime, memory=SimpleNamespace(OutOfMemoryError=Refused), Device=lambda number: nullcontext()
+            runtime=runtime,
+            memory=SimpleNamespace(OutOfMemoryError=Refused),
+            Device=lambda number: nullcontext(),
+            MemoryPool=Pool,
         ),
     )
     watched = Watched(library)
     monkeypatch.setattr(minires.cuda, "cupy", lambda: library)
     monkeypatch.setattr(minires.cuda, "watched_memory", lambda xp: watched)
-    pool.allocate = watched.malloc
+    pool.allocate, pool.watched = watched.malloc, watched
     return pool
 
 
@@ -70,6 +73,19 @@ def test_the_report_tells_used_held_and_peak(pool):
     assert minires.cuda.memory_reserved() == minires.cuda.max_memory_allocated() == GIB
     pool.allocate(512)
     assert minires.cuda.max_memory_allocated() == GIB + 512
+
+
+def test_the_pool_of_a_captured_step_counts_while_it_is_kept(pool):
+    pool.allocate(GIB)
+    allocate = pool.watched.private_pool()
+    allocate(2 * GIB)
+    assert pool.used == GIB
+    assert minires.cuda.memory_allocated() == minires.cuda.max_memory_allocated() == 3 * GIB
+    assert minires.cuda.memory_reserved() == 3 * GIB
+    with pytest.raises(OutOfMemoryError, match=r"3\.0 GiB were asked for.*This process uses 3\.0 GiB"):
+        allocate(3 * GIB)
+    del allocate
+    assert minires.cuda.memory_allocated() == GIB
 
 
 def test_the_error_says_how_much_there_was_and_what_to_try(pool):

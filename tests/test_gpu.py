@@ -8,12 +8,17 @@ from kernel_cases import normal, relative_error
 
 import minires
 import minires.nn.functional as F
-from minires import models, optim
+from minires import amp, models, optim
+from minires.cuda import CaptureError, GraphedStep
+from minires.data import DataLoader, Shapes
+from minires.data import transforms as T
+from minires.data.on_device import on_device
 from minires.device import cupy, to_device
 from minires.kernels import cuda, kernels_for, reference, use_reference
 from minires.kernels.cuda.gpu import current_gpu
 from minires.kernels.cuda.source import TYPES, instances, source_names
 from minires.kernels.geometry import Conv2dGeometry
+from minires.training import Recipe, Trainer
 
 pytestmark = pytest.mark.gpu
 
@@ -111,3 +116,134 @@ def test_memory_is_counted():
 def test_too_large_an_array_is_refused_with_numbers():
     with pytest.raises(minires.cuda.OutOfMemoryError, match=r"4\.0 TiB were asked for.*smaller batch"):
         minires.zeros(1 << 40, device="cuda")
+
+
+# Captured steps
+
+
+def steps_of(name, graphed, half=None, steps=8, optimizer=None):
+    """Losses and weights after steps with a falling learning rate, on other images each time."""
+    minires.manual_seed(0)
+    net = models.get_model(name).to("cuda")
+    optimizer = (optimizer or (lambda p: optim.SGD(p, 0.05, 0.9, weight_decay=1e-4)))(net.parameters())
+    schedule = optim.lr_scheduler.ExponentialLR(optimizer, 0.8)
+    step = GraphedStep(net, F.cross_entropy, optimizer)
+
+    def eager(images, targets):
+        optimizer.zero_grad()
+        loss = F.cross_entropy(net(images), targets)
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    losses = []
+    for number in range(steps):
+        images = minires.Tensor(normal(8, 3, 32, 32, seed=number, dtype=np.float32)).to("cuda")
+        with amp.autocast("cuda", half, enabled=half is not None):
+            losses.append((step if graphed else eager)(images, minires.Tensor(np.arange(8)).to("cuda")).item())
+        schedule.step()
+    assert step.is_captured == graphed
+    return losses, [value.detach().cpu().numpy() for value in net.state_dict().values()]
+
+
+@pytest.mark.parametrize("half", [None, "float16", "bfloat16"])
+@pytest.mark.parametrize("name", ["resnet20", "resnet18", "resnet50"])
+def test_a_captured_step_gives_the_bits_of_the_one_that_is_written(name, half):
+    (losses, weights), (expected, others) = (steps_of(name, graphed, half) for graphed in (True, False))
+    assert losses == expected
+    assert all(np.array_equal(a, b) for a, b in zip(weights, others, strict=True))
+
+
+def test_adam_can_be_captured():
+    (losses, weights), (expected, others) = (
+        steps_of("resnet20", graphed, optimizer=lambda p: optim.AdamW(p, 1e-3)) for graphed in (True, False)
+    )
+    assert losses == expected
+    assert all(np.array_equal(a, b) for a, b in zip(weights, others, strict=True))
+
+
+def test_two_captured_steps_do_not_share_memory():
+    first, second = steps_of("resnet20", True), steps_of("resnet18", True)
+    assert first[0] == steps_of("resnet20", True)[0]
+    assert second[0] == steps_of("resnet18", True)[0]
+
+
+def test_a_step_that_reads_from_the_gpu_is_refused_and_can_be_run_as_written():
+    net = models.resnet20().to("cuda")
+    optimizer = optim.SGD(net.parameters(), 0.01)
+    net.register_forward_hook(lambda module, inputs, output: output * (1 if output.sum().item() else 2))
+    step = GraphedStep(net, F.cross_entropy, optimizer)
+    batch = minires.rand(4, 3, 32, 32, device="cuda"), minires.tensor([0, 1, 2, 3]).to("cuda")
+    for _ in range(2):
+        step(*batch)
+    with pytest.raises(CaptureError, match="cannot be captured"):
+        step(*batch)
+    F.cross_entropy(net(batch[0]), batch[1]).backward()
+    assert all(np.isfinite(p.grad.cpu().numpy()).all() for p in net.parameters())
+
+
+def test_a_step_that_is_not_finite_leaves_the_weights_alone():
+    net = models.resnet20().to("cuda")
+    step = GraphedStep(net, F.cross_entropy, optim.SGD(net.parameters(), 0.01, momentum=0.9))
+    images, targets = minires.rand(4, 3, 32, 32, device="cuda"), minires.tensor([0, 1, 2, 3]).to("cuda")
+    for _ in range(4):
+        step(images, targets)
+    before = [p.detach().cpu().numpy() for p in net.parameters()]
+    assert np.isnan(step(images * float("inf"), targets).item())
+    assert bool(step.found_inf)
+    assert all(np.array_equal(a, p.detach().cpu().numpy()) for a, p in zip(before, net.parameters(), strict=True))
+
+
+# Mixed precision
+
+
+@pytest.mark.parametrize(("half", "tolerance"), [("float16", 0.02), ("bfloat16", 0.1)])
+@pytest.mark.parametrize("name", ["resnet20", "resnet18"])
+def test_mixed_precision_is_near_float32(name, half, tolerance):
+    found = []
+    for enabled in (False, True):
+        minires.manual_seed(0)
+        net = models.get_model(name).to("cuda")
+        x = minires.Tensor(normal(16, 3, 32, 32, dtype=np.float32)).to("cuda")
+        with amp.autocast("cuda", half, enabled):
+            loss = F.cross_entropy(net(x), minires.Tensor(np.arange(16) % 10).to("cuda"))
+        (loss * 1024.0).backward()
+        assert {p.grad.dtype for p in net.parameters()} == {np.dtype(np.float32)}
+        found.append(np.concatenate([p.grad.cpu().numpy().ravel() for p in net.parameters()]))
+    exact, mixed = found
+    assert 0 < np.linalg.norm(mixed - exact) < tolerance * np.linalg.norm(exact)
+
+
+# The loop
+
+
+def test_batches_copied_ahead_are_whole():
+    loader = DataLoader(Shapes(size=256, transform=T.ToTensor()), 32, num_workers=2)
+    for (images, targets), (there, labels) in zip(loader, on_device(loader, "cuda"), strict=True):
+        busy = there * 2
+        del there
+        assert np.array_equal(busy.cpu().numpy(), 2 * images.numpy())
+        assert np.array_equal(labels.cpu().numpy(), targets.numpy())
+
+
+@pytest.mark.parametrize("half", [None, "float16", "bfloat16"])
+def test_the_trainer_trains_and_captures_where_it_can(half):
+    minires.manual_seed(0)
+    net = models.resnet20(num_classes=len(Shapes(size=8).classes)).to("cuda")
+    recipe = Recipe("quick", steps=60, batch_size=32, learning_rate=0.1)
+    optimizer = recipe.optimizer(net.parameters())
+    loader = DataLoader(Shapes(size=512, transform=T.ToTensor()), 32, shuffle=True, seed=0, drop_last=True)
+    notices, losses = [], []
+    trainer = Trainer(
+        net,
+        optimizer,
+        loader,
+        60,
+        device="cuda",
+        amp=half,
+        on_notice=notices.append,
+        on_step=lambda report: losses.append(report.loss),
+    )
+    trainer.fit()
+    assert np.mean(losses[-10:]) < 0.8 * np.mean(losses[:10])
+    assert len(notices) == (half == "float16")  # its loss scale is read on the host

@@ -105,6 +105,16 @@ def test_a_value_drowned_in_rounding_is_ill_conditioned():
 
 
 @pytest.mark.parametrize("mode", ["full", "directions"])
+def test_a_constant_has_slope_0_however_small_its_input(mode):
+    """Over steps of the input's size rounding could feign a slope; larger steps show that there is none."""
+    assert gradcheck(lambda x: x.clamp(-1, -1), leaf(1e-12), mode=mode, allow_unused=True)
+    wrong = gradcheck_numpy(
+        lambda x: 0 * x + 1, lambda inputs, dy: 1e-9 * dy, np.array([1e-12]), raise_exception=False, mode=mode
+    )
+    assert wrong.verdict is Verdict.DIFFERENT
+
+
+@pytest.mark.parametrize("mode", ["full", "directions"])
 def test_nan_in_a_gradient_is_never_a_pass(mode):
     # At 0 the norm has no derivative, but a NaN is no answer either.
     assert not gradcheck(lambda x: (x * x).sum().sqrt(), leaf(0, 0), raise_exception=False, mode=mode)
@@ -152,6 +162,30 @@ def test_an_empty_input():
     assert gradcheck(lambda x: x * 2, Tensor(np.zeros((0, 3)), requires_grad=True), allow_unused=True)
 
 
+@pytest.mark.parametrize("mode", ["full", "directions"])
+def test_where_nothing_can_be_compared_nothing_is_equal(mode):
+    with pytest.raises(ValueError, match=r"input 0 has the shape \(0, 3\)"):
+        gradcheck(lambda x: x * 2, Tensor(np.zeros((0, 3)), requires_grad=True), mode=mode)
+    with pytest.raises(ValueError, match="output 0 has the shape"):
+        gradcheck_numpy(lambda x: x[:0], lambda inputs, dy: np.zeros(2), np.ones(2), mode=mode)
+
+
+@pytest.mark.parametrize("mode", ["full", "directions"])
+def test_an_input_without_influence_is_seen_from_values(mode):
+    """A gradient of zeros is right for an input that is ignored, but it says nothing."""
+
+    def vjp(inputs, dy):
+        return 2 * dy, np.zeros(2)
+
+    inputs = np.ones(2), np.ones(2)
+    ignored = gradcheck_numpy(lambda a, b: a * 2, vjp, inputs, raise_exception=False, mode=mode)
+    assert ignored.verdict is Verdict.IGNORED
+    assert gradcheck(lambda x: x * 0, leaf(1, 2), raise_exception=False, mode=mode).verdict is Verdict.IGNORED
+    # Without a slope at the point, but not without influence.
+    assert gradcheck(F.relu, leaf(-1, -2), mode=mode)
+    assert gradcheck(lambda x: x.sign(), leaf(-1, 2), mode=mode)
+
+
 def test_values_on_very_different_scales():
     assert gradcheck(lambda x: x * x, leaf(1e-9, 1.0, 1e9))
 
@@ -181,9 +215,36 @@ def test_a_function_that_changes_its_input_is_refused():
         gradcheck_numpy(lambda x: x, lambda inputs, dy: np.multiply(inputs[0], 0, out=inputs[0]) + dy, np.ones(2))
 
 
+class ChangesItsGradient(Function):
+    """Right by itself, but whoever else gets the same array finds it doubled."""
+
+    def forward(self, x):
+        return x * 2
+
+    def backward(self, dy):
+        dy.array[...] *= 2
+        return dy
+
+
+def test_a_backward_pass_that_changes_the_gradient_it_is_given_is_refused():
+    with pytest.raises(SideEffectError, match="backward pass changes the gradient of an output"):
+        gradcheck(lambda x: ChangesItsGradient()(x), leaf(1, 2))
+    with pytest.raises(SideEffectError, match="vjp changes the gradient of the output"):
+        gradcheck_numpy(lambda x: x * 2, lambda inputs, dy: np.multiply(dy, 2, out=dy), np.ones(2))
+
+
+def test_nan_in_a_gradient_is_reported_where_it_stands():
+    result = gradcheck(lambda x: x**0.5, leaf(0, 1), raise_exception=False)
+    assert result.verdict is Verdict.DIFFERENT
+    assert "output 0[1] by input 0[0] is nan" in str(result)
+    assert "tie" not in str(result)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
+        (lambda: gradcheck_numpy(lambda x: x[x > 1], lambda i, dy: dy, np.array([1 + 1e-9, 2])), r"shapes \[\(1,\)\]"),
+        (lambda: gradcheck(lambda x: x[np.flatnonzero(x.detach().numpy() > 1)], leaf(1 + 1e-9, 2)), "shapes must not"),
         (lambda: gradcheck(lambda x: x.log(), leaf(-1.0)), r"output 0 is nan at index \[0\]"),
         (lambda: gradcheck(lambda x: x, leaf(np.nan)), r"input 0 is nan at index \[0\]"),
         (lambda: gradcheck(lambda x: x > 0, leaf(1.0)), "bool only"),

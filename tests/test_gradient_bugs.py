@@ -62,8 +62,8 @@ def assert_found(op, bug):
     assert result.verdict is Verdict.DIFFERENT
 
 
-@pytest.mark.parametrize(("op", "bug"), BUGS[::5], ids=ids(BUGS[::5]))
-def test_a_bug_of_a_fifth_of_them_is_found(op, bug):
+@pytest.mark.parametrize(("op", "bug"), BUGS[::8], ids=ids(BUGS[::8]))
+def test_one_bug_in_eight_is_found(op, bug):
     assert_found(op, bug)
 
 
@@ -86,8 +86,6 @@ def test_a_bug_is_found_through_the_engine_and_along_directions(op, bug):
 @pytest.mark.parametrize("op", OPS, ids=[op.name for op in OPS])
 def test_the_right_backward_pass_is_equal(op):
     assert gradcheck_numpy(op.fn, op.right, op.inputs, mode="directions")
-    if "ties" not in op.name:  # PyTorch's check has no derivative there
-        assert torch_passes(op.fn, op.right, op.inputs)
 
 
 @pytest.mark.slow
@@ -96,3 +94,5 @@ def test_the_right_backward_pass_is_equal_in_full(op):
     assert gradcheck_numpy(op.fn, op.right, op.inputs)
     tensors = [Tensor(x, requires_grad=True) for x in op.inputs]
     assert gradcheck(as_minires(op.fn, op.right), tensors)
+    if "ties" not in op.name:  # PyTorch's check has no derivative there
+        assert torch_passes(op.fn, op.right, op.inputs)

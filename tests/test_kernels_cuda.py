@@ -335,20 +335,21 @@ def test_batch_norm_of_16_bit_numbers_is_that_in_double_precision(dtype, shape):
     kernels = HostKernels()
     c = shape[1]
     x, residual, dy = (normal(*shape, seed=seed).astype(dtype) for seed in range(3))
-    weight, bias = (normal(c, seed=seed).astype(dtype) for seed in (3, 4))
+    weight, bias = (normal(c, seed=seed, dtype=np.float32) for seed in (3, 4))
     wide = [a.astype(np.float64) for a in (x, residual, dy, weight, bias)]
     mean, var = kernels.batch_norm_statistics(x)
     for actual, exact in zip((mean, var), reference.batch_norm_statistics(wide[0]), strict=True):
-        close_to(actual, exact, dtype)
-    invstd = (1 / np.sqrt(var.astype(np.float64) + 1e-5)).astype(dtype)
+        close_to(actual, exact, np.float32)
+    invstd = 1 / np.sqrt(var + np.float32(1e-5))
     wide_mean, wide_invstd = mean.astype(np.float64), invstd.astype(np.float64)
     y = kernels.batch_norm(x, mean, invstd, weight, bias, residual, True)
     close_to(y, reference.batch_norm(wide[0], wide_mean, wide_invstd, wide[3], wide[4], wide[1], True), dtype)
     output = y.astype(np.float64)
     gradients = kernels.batch_norm_grad(dy, x, y, mean, invstd, weight, False, True)
     exact = reference.batch_norm_grad(wide[2], wide[0], output, wide_mean, wide_invstd, wide[3], False, True)
-    for a, b in zip(gradients, exact, strict=True):
-        close_to(a, b, dtype)
+    for a, b, stored in zip(gradients, exact, (dtype, np.float32, np.float32, dtype), strict=True):
+        assert a.dtype == stored
+        assert relative_error(a.astype(np.float64), b) < 4 * float(ml_dtypes.finfo(stored).eps)
 
 
 @needs_compiler

@@ -9,10 +9,11 @@ from kernel_cases import needs_compiler, normal
 
 import minires.kernels
 from minires import Tensor, optim
+from minires.kernels.capture import skipping_where
 from minires.kernels.cuda.launch import running_on
 from minires.kernels.cuda.optim import CHUNK
 from minires.kernels.layout import from_rsio
-from minires.kernels.optim import are_alike
+from minires.kernels.optim import are_alike, unscale
 
 STEPS = 4
 OPTIMIZERS = [
@@ -111,3 +112,40 @@ def test_what_lies_otherwise_or_has_another_dtype_is_updated_alone(host):
 )
 def test_arrays_without_gaps_in_one_order_are_alike(arrays, alike):
     assert are_alike(*arrays) == alike
+
+
+@needs_compiler
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_gradients_are_unscaled_in_one_launch(host, dtype):
+    arrays = [leaf.array for leaf in leaves(dtype)]
+    expected = [array * dtype(0.25) for array in arrays]
+    assert not unscale(arrays, 0.25)
+    assert len(host.launches) == 1
+    for array, exact in zip(arrays, expected, strict=True):
+        assert np.array_equal(array, exact)
+
+
+@needs_compiler
+@pytest.mark.parametrize("wrong", [np.inf, -np.inf, np.nan])
+@pytest.mark.parametrize(("tensor", "element"), [(0, 0), (1, 6), (3, CHUNK + 2), (3, 0)])
+def test_one_element_that_is_not_finite_is_found(host, tensor, element, wrong):
+    arrays = [leaf.array for leaf in leaves(np.float32)]
+    assert not unscale(arrays, 1.0)
+    arrays[tensor].reshape(-1)[element] = wrong
+    assert unscale(arrays, 1.0)
+    assert len(host.launches) == 2
+
+
+@needs_compiler
+@pytest.mark.parametrize("name", ["SGD", "Adam"])
+def test_a_step_is_left_out_where_the_flag_is_set(host, name):
+    ours = leaves(np.float32)
+    optimizer = getattr(optim, name)(ours, lr=0.1, **({"momentum": 0.9} if name == "SGD" else {}))
+    steps(optimizer, ours, 2)
+    remembered = [value for state in optimizer.state.values() for value in state.values() if isinstance(value, Tensor)]
+    before = [tensor.array.copy() for tensor in (*ours, *remembered)]
+    for flag, changes in ((1, False), (0, True)):
+        with skipping_where(np.full(1, flag, np.int32)):
+            optimizer.step()
+        same = [np.array_equal(old, tensor.array) for old, tensor in zip(before, (*ours, *remembered), strict=True)]
+        assert all(same) == (not changes)

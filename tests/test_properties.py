@@ -15,7 +15,7 @@ import minires
 from minires.autograd import Tensor, grad
 from minires.nn import functional as F
 
-few = settings(max_examples=25, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+few = settings(max_examples=15, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck))
 TOLERANCE = {"float32": 2e-5, "float64": 1e-12}
 dtypes = st.sampled_from(["float64", "float32"])
 seeds = st.integers(0, 2**16)

@@ -249,6 +249,15 @@ def test_sums_without_modules_have_paths_too():
     assert path_gradients(Bare(), minires.randn(2, 3), labels(0, 1)).blocks == 2
 
 
+def test_a_figure_of_gradients_that_vanish():
+    """With a classifier of zeros nothing arrives at any block, and a logarithmic axis would have nothing to show."""
+    net = CifarResNet(8)
+    nn.init.zeros_(net.fc.weight)
+    result = skip_decomposition(net, minires.randn(2, 3, 8, 8), labels(0, 1))
+    assert all(block.whole_norm == 0 for block in result.blocks)
+    assert "<svg" in svg(draw_skip_decomposition({"dead": result}))
+
+
 def test_figures():
     net, x, y = CifarResNet(8), minires.randn(2, 3, 8, 8), labels(0, 1)
     for instrument, draw in [

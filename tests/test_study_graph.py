@@ -110,3 +110,16 @@ def test_a_module_that_did_not_run():
         computation_graph(nn.Sequential(nn.ReLU()), rows([1.0]), within="head")
     with pytest.raises(StudyError, match="level must be at least 1"):
         computation_graph(nn.Sequential(nn.ReLU()), rows([1.0]), level=0)
+
+
+def test_a_model_that_ignores_its_input_has_no_graph():
+    class Constant(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.bias = nn.Parameter(minires.zeros(2))
+
+        def forward(self, x):
+            return self.bias.expand(len(x), 2)
+
+    with pytest.raises(StudyError, match="nothing in this model depends on the images"):
+        computation_graph(Constant(), rows([1.0]))

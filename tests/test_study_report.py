@@ -142,6 +142,23 @@ def test_a_net_whose_blocks_get_no_gradient_at_first(tmp_path):
     assert "Not shown" not in text
 
 
+def test_a_batch_of_one(tmp_path):
+    """Where batch norm has one value a channel, each instrument that trains says so, and the others still run."""
+    study(
+        "residual-8", *SMALL[:-1], "1", "--image-size", "4", "--instruments", "decomposition,jacobian,lesions",
+        "--out", tmp_path,
+    )  # fmt: skip
+    text = (tmp_path / "report.html").read_text()
+    assert text.count("Not shown: batch_norm in training needs more than one value per channel") == 1
+    assert text.count('<ul class="findings">') == 2
+
+
+@pytest.mark.slow
+def test_a_line_between_images_does_not_need_a_batch_of_two(tmp_path):
+    study("residual-8", *SMALL[:-1], "1", "--image-size", "8", "--instruments", "shattering", "--out", tmp_path)
+    assert "Not shown" not in (tmp_path / "report.html").read_text()
+
+
 def test_degradation_and_variants(tmp_path):
     study(
         "residual-8",
@@ -264,7 +281,7 @@ def test_the_page_prints(open_report):
     assert page.pdf().startswith(b"%PDF")
 
 
-@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("width", [pytest.param(1280, marks=pytest.mark.slow), 390])
 def test_accessibility(open_report, width):
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe-playwright-python")
     page = open_report(width)

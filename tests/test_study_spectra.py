@@ -300,6 +300,12 @@ def test_bad_lines(start, end, options, message):
         gradient_autocorrelation(nn.Linear(3, 1), minires.zeros(*start), minires.ones(*end), **options)
 
 
+def test_a_line_between_integers():
+    image = minires.ones(3, dtype=minires.int64)
+    with pytest.raises(StudyError, match="floating-point Tensor"):
+        gradient_autocorrelation(nn.Linear(3, 1), image, image)
+
+
 def test_skips_keep_gradients_together():
     """Balduzzi et al. 2017, figure 1: at depth 24 the plain net's gradients are shattered, the residual net's not."""
     options = {"depths": (2, 24), "width": 50, "points": 128, "seeds": 4}

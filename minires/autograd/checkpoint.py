@@ -17,7 +17,15 @@ from typing import Any
 
 from minires.autograd.engine import grad
 from minires.autograd.function import Function, creation_numbers
-from minires.autograd.modes import detect_anomaly, enable_grad, is_grad_enabled, no_grad, recomputing, state
+from minires.autograd.modes import (
+    autocasting,
+    detect_anomaly,
+    enable_grad,
+    is_grad_enabled,
+    no_grad,
+    recomputing,
+    state,
+)
 from minires.autograd.tensor import Tensor
 from minires.device import random_states, repeated_random
 
@@ -130,6 +138,7 @@ class Checkpointed(Function):
         self.seen = seen
         self.results = results
         self.states = states
+        self.autocast = state.autocast
 
     def forward(self, *inputs: Any) -> tuple:
         """Return what was computed before."""
@@ -168,7 +177,7 @@ class Checkpointed(Function):
     def _run_again(self, outside: _Outside) -> tuple[Tensor, ...]:
         assert self.function is not None  # else `saved` has raised
         repeated = nullcontext() if self.states is None else repeated_random(self.states)
-        with enable_grad(), recomputing(), repeated, _crossing(outside):
+        with enable_grad(), recomputing(), autocasting(self.autocast), repeated, _crossing(outside):
             outputs = outside.take(_tensors_of(self.function(), self.function))
         before = [output.shape for output in self.outputs]
         after = [output.shape for output in outputs]

@@ -16,7 +16,7 @@ import numpy as np
 from minires.autograd import anomaly
 from minires.autograd.function import Edge, Function, edge_to
 from minires.autograd.hooks import Hooks
-from minires.autograd.modes import set_grad_enabled, state
+from minires.autograd.modes import autocasting, set_grad_enabled, state
 from minires.autograd.tensor import Tensor
 from minires.device import array_module
 from minires.kernels import kernels_for
@@ -200,7 +200,8 @@ class _Walk:
         self.sums: dict[tuple[int, int], _Sum] = {}  # gradients under way, by place
 
     def run(self, outputs: tuple[Tensor, ...], gradients: list[Tensor]) -> None:
-        with set_grad_enabled(self.create_graph), np.errstate(all="ignore"):  # sums may overflow: see Function
+        # Sums may overflow, see Function; and gradients have the dtypes of what they belong to.
+        with set_grad_enabled(self.create_graph), np.errstate(all="ignore"), autocasting({}):
             for output, gradient in zip(outputs, gradients, strict=True):
                 self._deliver(edge_to(output), gradient)
             for step in self._plan(outputs):

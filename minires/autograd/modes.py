@@ -8,9 +8,11 @@ from __future__ import annotations
 import functools
 import inspect
 import threading
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Protocol
+
+import numpy as np
 
 
 class Observer(Protocol):
@@ -33,6 +35,7 @@ class _State(threading.local):
     observers: tuple[Observer, ...] = ()
     outside: Any = None  # what watches the Tensors that enter a checkpointed function: see checkpoint.py
     recomputing = False
+    autocast: Mapping[str, np.dtype] = {}  # the 16-bit dtype by type of device: see ops/autocast.py
 
 
 state = _State()
@@ -165,6 +168,16 @@ def recomputing() -> Iterator[None]:
         yield
     finally:
         state.recomputing = before
+
+
+@contextmanager
+def autocasting(dtypes: Mapping[str, np.dtype]) -> Iterator[None]:
+    """Compute inside in the mixed precision of ``dtypes``, in none where it is empty: so does a backward pass."""
+    before, state.autocast = state.autocast, dtypes
+    try:
+        yield
+    finally:
+        state.autocast = before
 
 
 @contextmanager

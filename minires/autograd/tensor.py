@@ -15,6 +15,7 @@ import numpy as np
 from minires.autograd.hooks import Hooks, RemovableHandle
 from minires.autograd.modes import state
 from minires.device import Array, Device, device_of, is_cuda_array
+from minires.dtypes import is_floating
 
 if TYPE_CHECKING:  # the installed methods, for type checkers and editors only
     from minires.ops.tensor_methods import TensorMethods as _Methods
@@ -105,7 +106,7 @@ class Tensor(_Methods):
 
     def is_floating_point(self) -> bool:
         """Tell whether the elements are floating-point numbers: only such a Tensor can have a gradient."""
-        return self.array.dtype.kind == "f"
+        return is_floating(self.array.dtype)
 
     # The graph
 

@@ -33,6 +33,13 @@ class RecipeName(StrEnum):
     PAPER = "paper"
 
 
+class HalfDtype(StrEnum):
+    """The 16-bit numbers of mixed precision."""
+
+    FLOAT16 = "float16"
+    BFLOAT16 = "bfloat16"
+
+
 class LogFormat(StrEnum):
     """The formats of a log."""
 

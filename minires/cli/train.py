@@ -11,7 +11,18 @@ from typing import Annotated, Any
 import typer
 
 from minires.cli.errors import INTERRUPTED
-from minires.cli.options import DATA_NAMES, MODEL_HELP, DataName, Debug, Device, LogFormat, RecipeName, Root, Workers
+from minires.cli.options import (
+    DATA_NAMES,
+    MODEL_HELP,
+    DataName,
+    Debug,
+    Device,
+    HalfDtype,
+    LogFormat,
+    RecipeName,
+    Root,
+    Workers,
+)
 from minires.cli.wording import counted
 
 RECIPE = "Recipe"
@@ -43,6 +54,10 @@ def train(
     checkpoint: Annotated[
         bool, typer.Option("--checkpoint", help="Use less memory: compute activations again in the backward pass.")
     ] = False,
+    amp: Annotated[
+        HalfDtype | None,
+        typer.Option(help="Train in mixed precision, on a GPU: convolutions in 16 bits, weights in float32."),
+    ] = None,
     device: Device = "cpu",
     workers: Workers = 1,
     out: Annotated[
@@ -61,6 +76,7 @@ def train(
     fixed = {
         "data": data, "model": model, "recipe": recipe, "epochs": epochs, "steps": steps, "batch-size": batch_size,
         "lr": lr, "momentum": momentum, "weight-decay": weight_decay, "seed": seed, "checkpoint": checkpoint or None,
+        "amp": amp,
     }  # fmt: skip
     if resume is not None:
         given = [f"--{name}" for name, value in fixed.items() if value is not None]
@@ -89,7 +105,9 @@ def train(
             momentum=momentum,
             weight_decay=weight_decay,
         )
-        experiment, net, train_set, test_set = plan(str(data_name), root, model_name, chosen, seed or 0, checkpoint)
+        experiment, net, train_set, test_set = plan(
+            str(data_name), root, model_name, chosen, seed or 0, checkpoint, amp and str(amp)
+        )
         log_format = log or LogFormat.CSV
         folder = RunFolder(out, log_format) if out else RunFolder.fresh(f"{data_name}-{model_name}", log_format)
     with _leaving_no_empty_folder(folder.path):
@@ -129,7 +147,7 @@ def _run(experiment: Any, trainer: Any, folder: Any, train_images: int, test_ima
             return "no checkpoint had been saved yet"
         return f"{folder.last} holds the state after step {saved_step:,}"
 
-    trainer.on_step, trainer.on_epoch = progress.on_step, on_epoch
+    trainer.on_step, trainer.on_epoch, trainer.on_notice = progress.on_step, on_epoch, progress.say
     begin = time.perf_counter()
     try:
         with progress, announce_compilation(progress.say):

@@ -12,12 +12,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from types import ModuleType
+from typing import Any
 
 from minires.device import Array, is_cuda_array
+from minires.dtypes import is_half
 from minires.kernels import reference
 from minires.kernels.algorithm import conv_algorithm
 from minires.kernels.precision import get_float32_matmul_precision, set_float32_matmul_precision
 from minires.kernels.threads import get_num_threads, set_num_threads
+from minires.kernels.widened import Widened
 
 __all__ = [
     "conv_algorithm",
@@ -32,11 +35,15 @@ __all__ = [
 _reference_only = False
 
 
-def kernels_for(array: Array) -> ModuleType:
-    """Return the kernel module for ``array``: `cuda` for a CuPy array; `cpu`, or `reference` where Numba is missing."""
-    if _reference_only:
-        return reference
-    return _cuda_kernels() if is_cuda_array(array) else _cpu_kernels()
+def kernels_for(array: Array) -> Any:
+    """Return the kernel module for ``array``: `cuda` for a CuPy array; `cpu`, or `reference` where Numba is missing.
+
+    For 16-bit numbers the last two come `Widened`.
+    """
+    if is_cuda_array(array) and not _reference_only:
+        return _cuda_kernels()
+    kernels = reference if _reference_only else _cpu_kernels()
+    return _widened(kernels) if is_half(array.dtype) else kernels
 
 
 @contextmanager
@@ -58,6 +65,11 @@ def _cpu_kernels() -> ModuleType:
     from minires.kernels import cpu
 
     return cpu
+
+
+@cache
+def _widened(kernels: ModuleType) -> Widened:
+    return Widened(kernels)
 
 
 @cache

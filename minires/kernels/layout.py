@@ -20,6 +20,12 @@ def from_nhwc(y: Array) -> Array:
     return y.transpose(0, 3, 1, 2)
 
 
+def in_memory_order(x: Array) -> tuple[Array, list[int]]:
+    """Return ``x`` with its axes in the order in which they lie in memory, and the axes that bring them back."""
+    order = sorted(range(x.ndim), key=lambda axis: -abs(x.strides[axis]))
+    return x.transpose(order), [order.index(axis) for axis in range(x.ndim)]
+
+
 def to_rsio(w: Array) -> Array:
     """(O, I/groups, R, S) -> C-contiguous (R, S, I/groups, O): a view if it lies so already, else a copy."""
     return array_module(w).ascontiguousarray(w.transpose(2, 3, 1, 0))

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from minires.device import Array
+from minires.device import Array, array_module
 from minires.kernels import kernels_for
 
 
@@ -34,6 +34,23 @@ def are_alike(*arrays: Array | None) -> bool:
             return False
         expected *= size
     return all((a.dtype, a.shape, a.strides) == (first.dtype, first.shape, first.strides) for a in others)
+
+
+def unscale(gradients: Sequence[Array], factor: float) -> Array:
+    """Multiply gradients by ``factor``, in place; return 1 if an element of any is Inf or NaN, else 0, as int32 (1,).
+
+    On a GPU in one launch, if they lie in memory without gaps and have one dtype, float32 or float64.
+    """
+    given = [gradient for gradient in gradients if gradient.size] or list(gradients)
+    first, kernels = given[0], kernels_for(given[0])
+    if hasattr(kernels, "unscale") and all(are_alike(g) and g.dtype == first.dtype for g in given):
+        return kernels.unscale(given, factor)
+    xp = array_module(first)
+    with np.errstate(over="ignore", invalid="ignore"):
+        for gradient in given:
+            gradient *= gradient.dtype.type(factor)
+    finite = xp.stack([xp.isfinite(gradient).all() for gradient in given]).all()
+    return xp.asarray(~finite).astype(np.int32).reshape(1)
 
 
 def sgd_step(

@@ -10,6 +10,7 @@ import numpy as np
 
 from minires.autograd import Hooks, RemovableHandle, Tensor, no_grad
 from minires.device import Device, as_device, is_cuda_array, to_device
+from minires.dtypes import is_floating
 from minires.nn.backward_hooks import BackwardWatch
 
 
@@ -404,7 +405,7 @@ class Module:
                 device = argument
             else:
                 dtype = argument
-        if dtype is not None and np.dtype(dtype).kind != "f":
+        if dtype is not None and not is_floating(np.dtype(dtype)):
             raise TypeError(f"a module's parameters are floating-point numbers, they cannot become {np.dtype(dtype)}")
         destination = None if device is None else as_device(device)
 

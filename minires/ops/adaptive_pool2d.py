@@ -70,7 +70,7 @@ def adaptive_avg_pool2d(input: Tensor, output_size: OutputSize) -> Tensor:
 
     Parameters
     ----------
-    input : Tensor (N, C, H, W) or (C, H, W), float32 or float64; N may be 0
+    input : Tensor (N, C, H, W) or (C, H, W) of floats; N may be 0
     output_size : int or (int, int), positive; None in the pair keeps that size of the input
 
     Returns
@@ -98,7 +98,7 @@ def adaptive_max_pool2d(
 
     Parameters
     ----------
-    input : Tensor (N, C, H, W) or (C, H, W), float32 or float64; N may be 0
+    input : Tensor (N, C, H, W) or (C, H, W) of floats; N may be 0
     output_size : int or (int, int), positive; None in the pair keeps that size of the input
     return_indices : also return where each maximum was
 

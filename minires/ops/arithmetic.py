@@ -9,6 +9,8 @@ import math
 from typing import Any
 
 from minires.autograd import Function, Tensor
+from minires.dtypes import is_floating
+from minires.ops.autocast import computes_in_float32
 from minires.ops.broadcast import sum_to
 from minires.ops.pointwise import log
 from minires.ops.promotion import matched, result_type
@@ -146,7 +148,7 @@ def _scaled(name: str, input: Any, other: Any, alpha: float) -> Any:
     """alpha * other, for ``input + alpha * other``."""
     if alpha == 1:
         return other
-    if isinstance(alpha, float) and result_type(input, other).kind != "f":
+    if isinstance(alpha, float) and not is_floating(result_type(input, other)):
         raise RuntimeError(f"{name}: alpha must be an integer for integer operands, got {alpha}")
     return mul(other, alpha)
 
@@ -225,6 +227,7 @@ def remainder(input: Any, other: Any) -> Tensor:
     return Remainder()(a, b)
 
 
+@computes_in_float32
 def pow(input: Any, exponent: Any) -> Tensor:
     """Return ``input ** exponent``, broadcast.
 
@@ -237,7 +240,7 @@ def pow(input: Any, exponent: Any) -> Tensor:
     dtype = result_type(input, exponent)
     if dtype.kind == "b":
         raise RuntimeError("pow is not defined for booleans: convert with .int() first")
-    if dtype.kind != "f" and bool((b.array < 0).any() if isinstance(b, Tensor) else b < 0):
+    if not is_floating(dtype) and bool((b.array < 0).any() if isinstance(b, Tensor) else b < 0):
         raise RuntimeError(f"integers to a negative power ({exponent}) are not integers: convert with .float() first")
     return Pow()(a, b)
 
@@ -261,7 +264,7 @@ def _refuse_booleans(operation: str, input: Tensor) -> None:
 
 def _refuse_zero(name: str, dividend: Any, divisor: Any) -> None:
     """Integers know no infinity."""
-    if result_type(dividend, divisor).kind == "f":
+    if is_floating(result_type(dividend, divisor)):
         return
     zero = bool((divisor.array == 0).any()) if isinstance(divisor, Tensor) else divisor == 0
     if zero:

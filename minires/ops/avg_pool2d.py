@@ -61,7 +61,7 @@ def avg_pool2d(
 
     Parameters
     ----------
-    input : Tensor (N, C, H, W) or (C, H, W), float32 or float64; N may be 0
+    input : Tensor (N, C, H, W) or (C, H, W) of floats; N may be 0
     kernel_size : int or (int, int), positive
     stride : the same; the kernel size if left out
     padding : int or (int, int), at most half of the kernel size; padded pixels are zeros

@@ -17,8 +17,10 @@ from __future__ import annotations
 
 from minires.autograd import Function, Tensor, is_grad_enabled, is_recomputing
 from minires.device import Array, array_module
+from minires.dtypes import wide_dtype
 from minires.kernels import kernels_for
 from minires.ops.activation import relu
+from minires.ops.cast import cast
 from minires.ops.fusion import is_fused
 from minires.ops.where import where
 
@@ -37,7 +39,7 @@ class BatchNorm(Function):
         kernels = kernels_for(x)
         if self.training:
             self.mean, self.var = kernels.batch_norm_statistics(x)
-        self.invstd = 1 / array_module(x).sqrt(self.var + self.eps)
+        self.invstd = 1 / array_module(x).sqrt(self.var + self.eps)  # in float32 where x has 16 bits, like all of (C,)
         y = kernels.batch_norm(x, self.mean, self.invstd, weight, bias, residual, self.activation == "relu")
         self.save(x, weight, y if self.activation else None)
         return y
@@ -62,6 +64,8 @@ class BatchNorm(Function):
 
     def _recorded_backward(self, dy, x, weight, y):
         """Compute the same gradients from ops, as functions of dy, x and weight that can be differentiated again."""
+        dtype, wide = x.dtype, wide_dtype(x.dtype)
+        dy, x = cast(dy, wide), cast(x, wide)
         channels = (1, -1, *[1] * (x.ndim - 2))
         axes = (0, *range(2, x.ndim))
         dz = dy if y is None else where(y <= 0, 0.0, dy)
@@ -76,7 +80,7 @@ class BatchNorm(Function):
         dx = dxhat
         if self.training:
             dx = dx - dxhat.mean(axes, keepdim=True) - xhat * (dxhat * xhat).mean(axes, keepdim=True)
-        gradients = (dx * invstd, (dz * xhat).sum(axes), dz.sum(axes), dz)
+        gradients = (cast(dx * invstd, dtype), (dz * xhat).sum(axes), dz.sum(axes), cast(dz, dtype))
         return tuple(gradient if needed else None for gradient, needed in zip(gradients, self.needs_grad, strict=True))
 
 
@@ -97,11 +101,12 @@ def batch_norm(
 
     Parameters
     ----------
-    input : Tensor (N, C) or (N, C, ...)
+    input : Tensor (N, C) or (N, C, ...) of floats; 16 bits are computed in float32, and the output rounded to them.
     running_mean, running_var : Tensor (C,), optional. In training they are updated in place, as
         ``(1 - momentum) * running + momentum * batch`` with the unbiased batch variance; in evaluation they are used.
         A checkpointed function that is run again for the backward pass leaves them alone: once is enough.
-    weight, bias : Tensor (C,), optional
+    weight, bias : Tensor (C,), optional; like the running statistics of the dtype of ``input``, or in float32 if that
+        has 16 bits
     training : whether to normalise by the statistics of the batch
     residual : Tensor of the shape of ``input``, optional
     activation : None or "relu"
@@ -116,13 +121,15 @@ def batch_norm(
         If training on one value a channel, or if a shape, dtype or the activation does not fit.
     """
     _check(input, running_mean, running_var, weight, bias, training, eps, residual, activation)
+    wide = wide_dtype(input.dtype)
+    weight, bias = (None if vector is None else cast(vector, wide) for vector in (weight, bias))
     if training:
         function = BatchNorm(eps, activation if is_fused() else None)
     else:
         assert running_mean is not None  # checked above
         assert running_var is not None
         # Copies: a training step between this forward pass and its backward changes the running statistics in place.
-        mean, var = running_mean.array.copy(), running_var.array.copy()
+        mean, var = running_mean.array.astype(wide), running_var.array.astype(wide)
         function = BatchNorm(eps, activation if is_fused() else None, mean, var)
     out = function(input, weight, bias, residual if is_fused() else None)
     if training and running_mean is not None and running_var is not None and not is_recomputing():
@@ -155,7 +162,7 @@ def _check(input, running_mean, running_var, weight, bias, training, eps, residu
                 f"batch_norm: {name} has shape {tensor.shape}, "
                 f"but the input of shape {input.shape} has {channels} channels"
             )
-        if tensor.dtype != input.dtype:
+        if tensor.dtype not in (input.dtype, wide_dtype(input.dtype)):
             raise RuntimeError(
                 f"batch_norm: {name} is {tensor.dtype} and the input {input.dtype}: convert one of them, "
                 "e.g. with model.to(...)"

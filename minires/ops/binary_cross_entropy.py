@@ -6,6 +6,7 @@ import numpy as np
 
 from minires.autograd import Function, Tensor
 from minires.device import array_module
+from minires.ops.autocast import computes_in_float32
 from minires.ops.loss_reduction import check_reduction, reduced
 from minires.ops.pointwise import expm1
 
@@ -24,6 +25,7 @@ class LogSigmoid(Function):
         return -expm1(y) * dy
 
 
+@computes_in_float32
 def binary_cross_entropy_with_logits(
     input: Tensor,
     target: Tensor,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from minires.autograd import Function, Tensor
-from minires.device import array_module
+from minires.device import Array, array_module
+from minires.dtypes import is_half, wide_dtype
+from minires.kernels import kernels_for
 
 Shape = tuple[int, ...]
 
@@ -30,10 +32,18 @@ class SumTo(Function):
     def forward(self, y):
         added = y.ndim - len(self.shape)
         stretched = tuple(added + i for i, length in enumerate(self.shape) if length == 1 and y.shape[added + i] != 1)
-        return y.sum(axis=(*range(added), *stretched), keepdims=True).reshape(self.shape)
+        return summed(y, (*range(added), *stretched), keepdims=True).reshape(self.shape)
 
     def backward(self, dx):
         return broadcast_to(dx, self.input_shapes[0])
+
+
+def summed(x: Array, axes: tuple[int, ...], keepdims: bool) -> Array:
+    """Return the sum over axes; that of 16-bit numbers is taken in float32."""
+    if not is_half(x.dtype):
+        return x.sum(axis=axes, keepdims=keepdims)
+    kernels = kernels_for(x)
+    return kernels.cast(kernels.cast(x, wide_dtype(x.dtype)).sum(axis=axes, keepdims=keepdims), x.dtype)
 
 
 def broadcast_to(input: Tensor, shape: Shape) -> Tensor:

@@ -9,6 +9,8 @@ import numpy as np
 
 from minires.autograd import Function, Tensor
 from minires.device import Device, as_device, device_of, to_device
+from minires.dtypes import is_floating
+from minires.kernels import kernels_for
 
 
 class Cast(Function):
@@ -19,7 +21,7 @@ class Cast(Function):
 
     def forward(self, x):
         self.source = x.dtype
-        return x.astype(self.dtype)
+        return kernels_for(x).cast(x, self.dtype)
 
     def backward(self, dy):
         return Cast(self.source)(dy)
@@ -50,7 +52,7 @@ def cast(input: Tensor, dtype: Any) -> Tensor:
     if input.array.dtype == dtype:
         return input
     target = np.dtype(dtype)
-    if target.kind not in "biuf":
+    if target.kind not in "biu" and not is_floating(target):
         raise TypeError(f"a Tensor holds booleans, integers or floats, not {target}")
     return Cast(target)(input)
 
@@ -104,6 +106,7 @@ def type_(input: Tensor, dtype: Any = None) -> Any:
 
 
 _TYPE_NAMES = {
+    "bfloat16": "BFloat16",
     "float16": "Half",
     "float32": "Float",
     "float64": "Double",

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from minires.autograd import Function, Tensor
 from minires.kernels import kernels_for
+from minires.ops.autocast import computes_in_half
 from minires.ops.geometry import Conv2dGeometry, IntOrPair, as_batch, check_operands, conv2d_geometry, unbatched
 
 
@@ -69,6 +70,7 @@ class Conv2dWeightGrad(Function):
         return dx, ddy
 
 
+@computes_in_half
 def conv2d(
     input: Tensor,
     weight: Tensor,
@@ -82,7 +84,7 @@ def conv2d(
 
     Parameters
     ----------
-    input : Tensor (N, C, H, W) or (C, H, W), float32 or float64; N may be 0
+    input : Tensor (N, C, H, W) or (C, H, W) of floats; N may be 0
     weight : Tensor (O, C / groups, R, S) of the same dtype
     bias : Tensor (O,) of the same dtype, optional
     stride, dilation : int or (int, int), positive

@@ -13,6 +13,7 @@ from minires.autograd import Function, Tensor
 from minires.device import Array
 from minires.kernels import kernels_for
 from minires.ops.activation import relu
+from minires.ops.autocast import computes_in_half
 from minires.ops.batch_norm import check_residual
 from minires.ops.conv2d import Conv2dInputGrad, Conv2dWeightGrad, check_bias, conv2d
 from minires.ops.fusion import is_fused
@@ -45,6 +46,7 @@ class Conv2dAddRelu(Function):
         )
 
 
+@computes_in_half
 def conv2d_add_relu(
     input: Tensor,
     weight: Tensor,

@@ -10,11 +10,13 @@ Networks", 2010; Dumoulin and Visin, "A guide to convolution arithmetic for deep
 from __future__ import annotations
 
 from minires.autograd import Tensor
+from minires.ops.autocast import computes_in_half
 from minires.ops.conv2d import Conv2dInputGrad, add_bias, check_bias
 from minires.ops.geometry import IntOrPair, as_batch, check_operands, conv_transpose2d_geometry, unbatched
 from minires.ops.pad import pad
 
 
+@computes_in_half
 def conv_transpose2d(
     input: Tensor,
     weight: Tensor,
@@ -29,7 +31,7 @@ def conv_transpose2d(
 
     Parameters
     ----------
-    input : Tensor (N, C, H, W) or (C, H, W), float32 or float64; N may be 0
+    input : Tensor (N, C, H, W) or (C, H, W) of floats; N may be 0
     weight : Tensor (C, O / groups, R, S) of the same dtype
     bias : Tensor (O,) of the same dtype, optional
     stride, dilation : int or (int, int), positive

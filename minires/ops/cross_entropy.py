@@ -17,6 +17,9 @@ import numpy as np
 
 from minires.autograd import Function, Tensor, is_grad_enabled
 from minires.device import Array, array_module
+from minires.kernels import kernels_for
+from minires.kernels.capture import is_capturing
+from minires.ops.autocast import computes_in_float32
 from minires.ops.indexing import gather
 from minires.ops.loss_reduction import check_reduction
 from minires.ops.softmax import log_softmax, softmax
@@ -143,6 +146,45 @@ class CrossEntropy(Function):
         return CrossEntropyGrad(self.target)(p, dy)
 
 
+class FusedCrossEntropy(Function):
+    """`CrossEntropy` by kernels that do not write the probabilities out; its second derivative is that one's."""
+
+    def __init__(self, target: Array, weight: Array | None, ignore_index: int, reduction: str, smoothing: float):
+        self.options = target, weight, ignore_index
+        self.reduction = reduction
+        self.smoothing = smoothing
+
+    def forward(self, z):
+        target, weight, ignore_index = self.options
+        xp = array_module(z)
+        rows = xp.ascontiguousarray(xp.moveaxis(z, 1, -1)).reshape(-1, z.shape[1])
+        self.targets = xp.ascontiguousarray(target).reshape(-1).astype(np.int64, copy=False)
+        self.weight = None if weight is None else xp.ascontiguousarray(weight)
+        kernel = kernels_for(z).cross_entropy
+        losses, factors, logsums = kernel(rows, self.targets, self.weight, ignore_index, self.smoothing)
+        total = factors.sum() if self.reduction == "mean" else None
+        self.save(z, logsums, total)
+        if self.reduction == "none":
+            return losses.reshape(target.shape).astype(z.dtype)
+        loss = losses.sum()
+        return (loss if total is None else loss / total).astype(z.dtype)
+
+    def backward(self, dy):
+        z, logsums, total = self.saved
+        target, weight, ignore_index = self.options
+        if is_grad_enabled():
+            described = ClassTarget(z.array, target, weight, ignore_index, self.reduction, self.smoothing)
+            return CrossEntropyGrad(described)(softmax(z, 1), dy)
+        xp = array_module(z.array)
+        rows = xp.ascontiguousarray(xp.moveaxis(z.array, 1, -1)).reshape(-1, z.shape[1])
+        scale = dy.array.astype(logsums.dtype).reshape(-1)
+        if total is not None:
+            scale = scale / total.array
+        options = self.targets, self.weight, ignore_index, self.smoothing
+        dz = kernels_for(rows).cross_entropy_grad(rows, logsums.array, *options, scale)
+        return Tensor(xp.moveaxis(dz.reshape(z.shape[0], *z.shape[2:], z.shape[1]), -1, 1))
+
+
 class CrossEntropyGrad(Function):
     """(p, dy) -> dz = (p * sum(q) - q) * dy for the probabilities p = softmax(z)."""
 
@@ -177,6 +219,7 @@ class CrossEntropyGrad(Function):
         return dp, d_dy
 
 
+@computes_in_float32
 def nll_loss(
     input: Tensor, target: Tensor, weight: Tensor | None = None, *, ignore_index: int = -100, reduction: str = "mean"
 ) -> Tensor:
@@ -201,6 +244,7 @@ def nll_loss(
     return _class_loss("nll_loss", NLLLoss, input, target, weight, ignore_index, reduction)
 
 
+@computes_in_float32
 def cross_entropy(
     input: Tensor,
     target: Tensor,
@@ -279,8 +323,12 @@ def _class_loss(
     _check_class_target(name, input, target, weight)
     if unbatched:
         input, target = input.reshape(1, *input.shape), target.reshape(1)
-    _check_range(name, target.array, input.shape[1], ignore_index)
+    if not is_capturing():  # nothing can be read then; GraphedStep checks what it runs as written
+        _check_range(name, target.array, input.shape[1], ignore_index)
     weight_array = None if weight is None else weight.array
+    if function is CrossEntropy and hasattr(kernels_for(input.array), "cross_entropy"):
+        loss = FusedCrossEntropy(target.array, weight_array, ignore_index, reduction, *smoothing)(input)
+        return loss.reshape(()) if unbatched else loss
     loss = function(ClassTarget(input.array, target.array, weight_array, ignore_index, reduction, *smoothing))(input)
     return loss.reshape(()) if unbatched else loss
 

@@ -25,7 +25,7 @@ Shape4 = tuple[int, int, int, int]
 
 
 def check_operands(op: str, input: Any, bias: Any = None, **others: Any) -> None:
-    """Refuse operands that are not float32 or float64 Tensors, all of one dtype and on one device; bias may be None.
+    """Refuse operands that are not Tensors of floats, all of one dtype and on one device; bias may be None.
 
     Raises
     ------
@@ -41,9 +41,9 @@ def check_operands(op: str, input: Any, bias: Any = None, **others: Any) -> None
             raise TypeError(
                 f"{op} needs its {name} as a Tensor, got {type(operand).__name__}: use minires.tensor or from_numpy"
             )
-        if operand.dtype not in (np.float32, np.float64):
+        if not operand.is_floating_point():
             raise RuntimeError(
-                f"{op} computes in float32 or float64, but its {name} is {operand.dtype}: convert it with .float()"
+                f"{op} needs floating-point numbers, but its {name} is {operand.dtype}: convert it with .float()"
             )
         if operand.dtype != input.dtype:
             raise RuntimeError(

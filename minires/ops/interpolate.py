@@ -90,7 +90,7 @@ def interpolate(
 
     Parameters
     ----------
-    input : Tensor (N, C, H, W), float32 or float64; N may be 0
+    input : Tensor (N, C, H, W) of floats; N may be 0
     size : int or (int, int), positive: the output size P x Q
     scale_factor : float or (float, float), positive: P = floor(H * scale_factor), Q alike; either this or ``size``
     mode : "nearest" or "bilinear"; PyTorch's other modes are not offered

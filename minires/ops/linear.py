@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from minires.autograd import Function, Tensor
+from minires.dtypes import wide_dtype
+from minires.kernels import kernels_for
+from minires.ops.autocast import computes_in_half
+from minires.ops.cast import cast
 
 
 class Linear(Function):
@@ -10,20 +14,18 @@ class Linear(Function):
 
     def forward(self, x, w, b):
         self.save(x if self.needs_grad[1] else None, w if self.needs_grad[0] else None)
-        y = x @ w.T
-        if b is not None:
-            y += b
-        return y
+        return kernels_for(x).linear(x, w, b)
 
     def backward(self, dy):
         x, w = self.saved
         rows = dy.reshape(-1, dy.shape[-1])  # every axis but the last is a batch axis
         dx = dy @ w if self.needs_grad[0] else None
         dw = rows.transpose(0, 1) @ x.reshape(-1, x.shape[-1]) if self.needs_grad[1] else None
-        db = rows.sum(0) if self.needs_grad[2] else None
+        db = cast(rows.sum(0, dtype=wide_dtype(dy.dtype)), dy.dtype) if self.needs_grad[2] else None
         return dx, dw, db
 
 
+@computes_in_half
 def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Apply the affine map ``input @ weight.T + bias``, as ``torch.nn.functional.linear``.
 

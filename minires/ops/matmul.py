@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from minires.autograd import Function, Tensor
-from minires.device import array_module
+from minires.kernels import kernels_for
+from minires.ops.autocast import computes_in_half
 from minires.ops.broadcast import check_shapes_broadcast, sum_to
 
 
@@ -14,7 +15,7 @@ class MatMul(Function):
 
     def forward(self, a, b):
         self.save(a if self.needs_grad[1] else None, b if self.needs_grad[0] else None)
-        return array_module(a).matmul(a, b)
+        return kernels_for(a).matmul(a, b)
 
     def backward(self, dy):
         a, b = self.saved
@@ -23,6 +24,7 @@ class MatMul(Function):
         return da, db
 
 
+@computes_in_half
 def matmul(input: Tensor, other: Tensor) -> Tensor:
     """Return the matrix product; a vector is a row on the left and a column on the right, as in ``torch.matmul``.
 

@@ -8,6 +8,7 @@ from minires.autograd import Function, Tensor
 from minires.autograd.creation import get_default_dtype
 from minires.device import array_module
 from minires.kernels import kernels_for
+from minires.ops.autocast import computes_in_float32
 from minires.ops.cast import cast
 
 
@@ -184,21 +185,25 @@ def _floating(input: Tensor) -> Tensor:
     return input if input.is_floating_point() else cast(input, get_default_dtype())
 
 
+@computes_in_float32
 def exp(input: Tensor) -> Tensor:
     """Return e to the power of each element."""
     return Exp()(_floating(input))
 
 
+@computes_in_float32
 def expm1(input: Tensor) -> Tensor:
     """Return exp(x) - 1 of each element, accurate near 0."""
     return Expm1()(_floating(input))
 
 
+@computes_in_float32
 def log(input: Tensor) -> Tensor:
     """Return the natural logarithm of each element: -inf at 0, NaN below."""
     return Log()(_floating(input))
 
 
+@computes_in_float32
 def log1p(input: Tensor) -> Tensor:
     """Return log(1 + x) of each element, accurate near 0."""
     return Log1p()(_floating(input))
@@ -209,6 +214,7 @@ def sqrt(input: Tensor) -> Tensor:
     return Sqrt()(_floating(input))
 
 
+@computes_in_float32
 def rsqrt(input: Tensor) -> Tensor:
     """Return 1 / sqrt(x) of each element: infinite at 0, NaN below."""
     return Rsqrt()(_floating(input))
@@ -257,6 +263,7 @@ def square(input: Tensor) -> Tensor:
     return input**2
 
 
+@computes_in_float32
 def reciprocal(input: Tensor) -> Tensor:
     """Return 1 / x of each element."""
     return 1 / input

@@ -13,10 +13,11 @@ import numpy as np
 
 from minires.autograd import Tensor
 from minires.autograd.creation import get_default_dtype
+from minires.dtypes import is_floating, is_half
 from minires.ops.broadcast import check_broadcast
 from minires.ops.cast import cast
 
-_KINDS = {"b": 0, "u": 1, "i": 1, "f": 2}
+_KINDS = {"b": 0, "u": 1, "i": 1, "f": 2, "V": 2}  # NumPy has bfloat16 among the kind "V"
 
 
 def _combine(a: np.dtype | None, b: np.dtype | None) -> np.dtype | None:
@@ -25,7 +26,7 @@ def _combine(a: np.dtype | None, b: np.dtype | None) -> np.dtype | None:
         return b if a is None else a
     if _KINDS[a.kind] != _KINDS[b.kind]:
         return a if _KINDS[a.kind] > _KINDS[b.kind] else b
-    return np.promote_types(a, b)
+    return np.dtype(np.float32) if a != b and is_half(a) and is_half(b) else np.promote_types(a, b)
 
 
 def _number_dtype(number: Any) -> np.dtype:
@@ -67,6 +68,8 @@ def result_type(*operands: Any) -> np.dtype:
 def promote(*operands: Any, to_float: bool = False) -> tuple:
     """Cast Tensors to their common dtype; Python numbers pass through, for they take on the array's dtype.
 
+    All but bfloat16, which NumPy does not know: there they are made numbers of it.
+
     ``to_float`` asks for a floating-point result even of integers, as division does.
 
     Raises
@@ -75,14 +78,15 @@ def promote(*operands: Any, to_float: bool = False) -> tuple:
         If an operand is neither a Tensor nor a number.
     """
     dtype = result_type(*operands)
-    if to_float and dtype.kind != "f":
+    if to_float and not is_floating(dtype):
         dtype = get_default_dtype()
+    number = dtype.type if dtype.kind == "V" else lambda operand: operand
     return tuple(
         cast(operand, dtype)
         if isinstance(operand, Tensor)
-        else operand.item()  # a NumPy scalar would impose its own dtype
+        else number(operand.item())  # a NumPy scalar would impose its own dtype
         if isinstance(operand, np.generic)
-        else operand
+        else number(operand)
         for operand in operands
     )
 

@@ -15,8 +15,9 @@ import numpy as np
 from minires.autograd import Function, Tensor
 from minires.device import array_module
 from minires.ops.aliases import takes_axis
+from minires.ops.autocast import computes_in_float32
 from minires.ops.axes import Axes, Dim, kept_shape, normalized_axes, normalized_axis
-from minires.ops.broadcast import broadcast_to
+from minires.ops.broadcast import broadcast_to, summed
 from minires.ops.cast import cast
 from minires.ops.clamp import maximum, minimum
 from minires.ops.indexing import take_along
@@ -41,7 +42,7 @@ class Sum(Function):
         self.keepdim = keepdim
 
     def forward(self, x):
-        return x.sum(axis=self.axes, keepdims=self.keepdim)
+        return summed(x, self.axes, self.keepdim)
 
     def backward(self, dy):
         shape = self.input_shapes[0]
@@ -84,6 +85,7 @@ def _prepared(name: str, input: Tensor, dim: Dim, keepdim: bool) -> tuple[Tensor
 
 
 @takes_axis
+@computes_in_float32
 def sum(input: Tensor, dim: Dim = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
     """Return the sum over ``dim``; integers and booleans are summed as int64.
 
@@ -101,6 +103,7 @@ def sum(input: Tensor, dim: Dim = None, keepdim: bool = False, *, dtype: Any = N
 
 
 @takes_axis
+@computes_in_float32
 def prod(input: Tensor, dim: int | None = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
     """Return the product along one axis ``dim`` or of all elements; integers and booleans give int64, nothing gives 1.
 
@@ -198,6 +201,7 @@ def std(
     return _sqrt_flat_at_zero(var(input, dim, unbiased, keepdim, correction=correction))
 
 
+@computes_in_float32
 def norm(input: Tensor, p: float | str = 2, dim: Dim = None, keepdim: bool = False) -> Tensor:
     """Return the p-norm over ``dim`` for p = 1, 2 (or "fro") or infinity; the gradient at 0 is 0.
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from minires.autograd import Function, Tensor
 from minires.device import array_module
+from minires.ops.autocast import computes_in_float32
 from minires.ops.broadcast import broadcast_to
 from minires.ops.loss_reduction import check_reduction, reduced
 from minires.ops.pointwise import abs
@@ -62,13 +63,14 @@ def _operands(name: str, input: Tensor, target: Tensor, reduction: str) -> tuple
         warnings.warn(
             f"{name}: the target's shape {target.shape} differs from the input's {input.shape} and is broadcast, which "
             "is rarely what is meant: reshape one of them",
-            stacklevel=3,
+            stacklevel=4,
         )
     a, b = matched(name, input, target)
     shape = np.broadcast_shapes(a.shape, b.shape)
     return broadcast_to(a, shape), broadcast_to(b, shape)
 
 
+@computes_in_float32
 def mse_loss(input: Tensor, target: Tensor, *, reduction: str = "mean") -> Tensor:
     """Return the squared error (input - target)^2, reduced, as ``torch.nn.functional.mse_loss``.
 
@@ -87,6 +89,7 @@ def mse_loss(input: Tensor, target: Tensor, *, reduction: str = "mean") -> Tenso
     return reduced(SquaredError()(*_operands("mse_loss", input, target, reduction)), reduction)
 
 
+@computes_in_float32
 def l1_loss(input: Tensor, target: Tensor, *, reduction: str = "mean") -> Tensor:
     """Return the absolute error |input - target|, reduced, as ``torch.nn.functional.l1_loss``. Its gradient at 0 is 0.
 
@@ -96,6 +99,7 @@ def l1_loss(input: Tensor, target: Tensor, *, reduction: str = "mean") -> Tensor
     return reduced(abs(a - b), reduction)
 
 
+@computes_in_float32
 def smooth_l1_loss(input: Tensor, target: Tensor, *, reduction: str = "mean", beta: float = 1.0) -> Tensor:
     """Return the error d = input - target as d^2 / (2 beta) below ``beta`` and |d| - beta / 2 above, reduced.
 

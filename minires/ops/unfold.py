@@ -54,7 +54,7 @@ def unfold(
 
     Parameters
     ----------
-    input : Tensor (N, C, H, W) or (C, H, W), float32 or float64; N may be 0
+    input : Tensor (N, C, H, W) or (C, H, W) of floats; N may be 0
     kernel_size : int or (int, int): the size R x S of a patch
     dilation, stride : int or (int, int), positive
     padding : int or (int, int), not negative; padded pixels are zeros
@@ -89,7 +89,7 @@ def fold(
 
     Parameters
     ----------
-    input : Tensor (N, C * R * S, L) or (C * R * S, L), float32 or float64; N may be 0
+    input : Tensor (N, C * R * S, L) or (C * R * S, L) of floats; N may be 0
     output_size : int or (int, int): the size H x W of the images
     kernel_size, dilation, padding, stride : as in `unfold`
 

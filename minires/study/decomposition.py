@@ -167,8 +167,11 @@ def draw_skip_decomposition(results: Mapping[str, SkipDecomposition]) -> Figure:
         )
         angles.plot(places, [b.angle for b in result.blocks], label=label, **style)
     names = max(([block.block for block in result.blocks] for result in results.values()), key=len)
-    norms.set(ylabel="gradient norm", yscale="log")
-    norms.set_ylim(bottom=_lowest_shown(results))
+    norms.set(ylabel="gradient norm")
+    lowest = _lowest_shown(results)
+    if lowest is not None:  # else no gradient arrives anywhere
+        norms.set(yscale="log")
+        norms.set_ylim(bottom=lowest)
     norms.legend()
     angles.set(ylabel="angle (degrees)", ylim=(0, 180), yticks=(0, 45, 90, 135, 180))
     for axes in (norms, angles):

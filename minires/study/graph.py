@@ -108,6 +108,8 @@ def computation_graph(
         raise StudyError(f"level must be at least 1, got {level}")
     traced = trace(model, images, labels, loss_fn)
     shown = [op for op in traced.operations if op.sources and any(call.name == within for call in op.calls)]
+    if not shown and not within:
+        raise StudyError("there is no graph to draw: nothing in this model depends on the images")
     if not shown:
         raise StudyError(f"nothing ran in a module {within!r}: see [name for name, _ in model.named_modules()]")
     return _Drawing(traced, shown, _grouping(within, level)).graph()

@@ -189,7 +189,9 @@ def lesion(subject: Subject) -> Section:
 def shattering(subject: Subject) -> Section:
     """Correlate gradients at neighbouring inputs: in fresh nets of all depths, and in the subject."""
     by_depth = {net: shattering_by_depth(net) for net in RECTIFIER_NETS}
-    images, _ = subject.batch
+    images = subject.data[0].tensors[0][:2].to(subject.options.device)
+    if len(images) < 2:
+        raise StudyError("a line of inputs leads from one image to another: give two images or more")
     lines = {
         name: gradient_autocorrelation(net, images[0], images[1], points=96) for name, net in subject.fresh().items()
     }
@@ -384,7 +386,7 @@ def run_instrument(name: str, subject: Subject) -> Section:
     subject.progress(f"running {name}")
     try:
         return INSTRUMENTS[name](subject)
-    except StudyError as error:
+    except ValueError as error:  # a StudyError, or an operation that the images are too small or too few for
         return Section(name, name.capitalize(), (), problem=str(error))
 
 

@@ -84,6 +84,8 @@ def gradient_autocorrelation(
         If the shapes differ, there are fewer than three points, or the gradient does not vary along the line at all (a
         linear model): then nothing can be correlated.
     """
+    check_batch(start)
+    check_batch(end)
     if start.shape != end.shape or start.ndim == 0:
         raise StudyError(f"the ends of the line must be two inputs of one shape, got {start.shape} and {end.shape}")
     max_lag = points // 2 if max_lag is None else max_lag
@@ -91,7 +93,6 @@ def gradient_autocorrelation(
         raise StudyError(f"needs three points or more and a lag below their number, got {points} and {max_lag}")
     share = linspace(0, 1, points, dtype=start.dtype, device=start.device).reshape(points, *[1] * start.ndim)
     x = (start + share * (end - start)).detach().requires_grad_()
-    check_batch(x)
     with untouched(model), enable_grad():
         values = model(x)
         check_output(values)

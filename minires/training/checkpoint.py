@@ -39,7 +39,7 @@ class Checkpoint:
     Attributes
     ----------
     model : the state dict of the model
-    optimizer, scheduler : theirs, or None
+    optimizer, scheduler, scaler : theirs, or None
     step : updates done
     best_accuracy : the highest one so far on the held-out images, between 0 and 1, or None
     random_state : that of the CPU's default generator, or None. A GPU's cannot be read, so dropout there draws anew.
@@ -55,6 +55,7 @@ class Checkpoint:
     random_state: dict | None = None
     description: dict = field(default_factory=dict)
     source: Path | None = None
+    scaler: dict | None = None
 
     @classmethod
     def capture(
@@ -65,6 +66,7 @@ class Checkpoint:
         step: int = 0,
         best_accuracy: float | None = None,
         description: dict | None = None,
+        scaler: Any = None,
     ) -> Checkpoint:
         """Return the present state of a run. It shares memory with the model: save it before training goes on."""
         return cls(
@@ -75,10 +77,11 @@ class Checkpoint:
             best_accuracy=best_accuracy,
             random_state=generator().bit_generator.state,
             description=description or {},
+            scaler=None if scaler is None else scaler.state_dict(),
         )
 
-    def restore(self, model: Module, optimizer: Any = None, scheduler: Any = None) -> None:
-        """Put the state into a model, and into an optimizer and a schedule if given; with them the random state too.
+    def restore(self, model: Module, optimizer: Any = None, scheduler: Any = None, scaler: Any = None) -> None:
+        """Put the state into a model, and into what else is given; with an optimizer the random state too.
 
         Raises
         ------
@@ -90,7 +93,7 @@ class Checkpoint:
         if misfit:
             raise CheckpointError(f"{where}: does not fit this {type(model).__name__}: {misfit}")
         model.load_state_dict(self.model)
-        for part, state in ((optimizer, self.optimizer), (scheduler, self.scheduler)):
+        for part, state in ((optimizer, self.optimizer), (scheduler, self.scheduler), (scaler, self.scaler)):
             if part is None:
                 continue
             if state is None:
@@ -128,6 +131,7 @@ class Checkpoint:
                 "optimizer": optimizer,
                 "scheduler": scheduler,
                 "description": self.description,
+                "scaler": self.scaler,
             }
         )
         metadata = {"minires": content, "sha256": _digest(content, arrays)}
@@ -173,6 +177,7 @@ class Checkpoint:
                 random_state=content["random_state"],
                 description=content["description"],
                 source=path,
+                scaler=content.get("scaler"),  # older files have none
             )
         except CheckpointError:
             raise

@@ -31,6 +31,7 @@ class Experiment:
     image_size : height and width where images are cut to size
     seed : of the weights, the order of the images and their transforms
     checkpoint : whether the model forgets what its blocks compute until the backward pass, to use less memory
+    amp : "float16" or "bfloat16" where it is trained in mixed precision, else None
     """
 
     data: str
@@ -41,6 +42,7 @@ class Experiment:
     image_size: int = 32
     seed: int = 0
     checkpoint: bool = False
+    amp: str | None = None
 
     def build_model(self) -> Module:
         """Return the model with fresh weights, drawn from the seed.
@@ -101,9 +103,10 @@ class Experiment:
             scheduler=recipe.scheduler(optimizer, steps),
             loss_fn=CrossEntropyLoss(label_smoothing=recipe.label_smoothing),
             device=device,
+            amp=self.amp,
         )
         if checkpoint is not None:
-            checkpoint.restore(model, optimizer, trainer.scheduler)
+            checkpoint.restore(model, optimizer, trainer.scheduler, trainer.scaler)
             trainer.step, trainer.best_accuracy = checkpoint.step, checkpoint.best_accuracy
         return trainer
 
@@ -137,7 +140,13 @@ class Experiment:
 
 
 def plan(
-    data: str, root: str | Path | None, model: str, recipe: Recipe, seed: int = 0, checkpoint: bool = False
+    data: str,
+    root: str | Path | None,
+    model: str,
+    recipe: Recipe,
+    seed: int = 0,
+    checkpoint: bool = False,
+    amp: str | None = None,
 ) -> tuple[Experiment, Module, Dataset, Dataset]:
     """Open a data set and build a model for it; return the experiment, the model, the training and the held-out set.
 
@@ -155,7 +164,7 @@ def plan(
     classes = tuple(train_set.classes)
     manual_seed(seed)
     net = _build(model, len(classes), info.channels, data, checkpoint)
-    experiment = Experiment(data, model, recipe, classes, info.channels, usual_image_size(net), seed, checkpoint)
+    experiment = Experiment(data, model, recipe, classes, info.channels, usual_image_size(net), seed, checkpoint, amp)
     return experiment, net, *open_sets(experiment, root, train_set)
 
 

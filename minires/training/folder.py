@@ -58,7 +58,13 @@ class RunFolder:
             If a file cannot be written; the checkpoints from before are still there.
         """
         checkpoint = Checkpoint.capture(
-            trainer.model, trainer.optimizer, trainer.scheduler, trainer.step, trainer.best_accuracy, description
+            trainer.model,
+            trainer.optimizer,
+            trainer.scheduler,
+            trainer.step,
+            trainer.best_accuracy,
+            description,
+            trainer.scaler,
         )
         checkpoint.save(self.last)
         if report.test is None or report.test.accuracy == trainer.best_accuracy:

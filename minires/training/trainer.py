@@ -12,8 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from minires.amp import GradScaler, autocast
 from minires.autograd import AnomalyError, Tensor, detect_anomaly, no_grad
-from minires.device import Device, array_module, generator
+from minires.cuda import CaptureError, GraphedStep
+from minires.data.on_device import on_device
+from minires.device import Device, array_module, as_device, generator
 from minires.nn import Module
 from minires.nn import functional as F
 
@@ -83,6 +86,12 @@ class Trainer:
     loss_fn : (logits, targets) -> scalar Tensor; cross-entropy unless given
     device : where the model is; batches are moved there
     on_step, on_epoch : called with a StepReport after each update, with an EpochReport after each epoch
+    amp : "float16" or "bfloat16" to train in mixed precision (see `minires.amp.autocast`), float16 with a loss scale;
+        evaluations stay in float32
+    on_notice : called with a line about how the run is computed, where that is not as it could be
+
+    On a GPU each update is captured and replayed (see `minires.cuda.GraphedStep`) where that can be; where not,
+    `on_notice` is told why.
 
     Attributes
     ----------
@@ -102,6 +111,8 @@ class Trainer:
         device: Device | str | None = None,
         on_step: Callable[[StepReport], None] | None = None,
         on_epoch: Callable[[EpochReport], None] | None = None,
+        amp: str | None = None,
+        on_notice: Callable[[str], None] | None = None,
     ) -> None:
         if len(train_loader) == 0:
             raise ValueError(
@@ -117,6 +128,11 @@ class Trainer:
         self.device = device
         self.on_step = on_step
         self.on_epoch = on_epoch
+        self.on_notice = on_notice
+        self.autocast = autocast(as_device(device).type, amp, enabled=amp is not None)
+        self.scaler = GradScaler() if amp == "float16" else None
+        self._graphed: GraphedStep | None = None
+        self._may_be_graphed = as_device(device).type == "cuda"
         self.step = 0
         self.best_accuracy: float | None = None
 
@@ -155,9 +171,11 @@ class Trainer:
         self.model.train()
         losses, correct, seen = 0.0, 0, 0
         begin = time.perf_counter()
-        with closing(iter(self.train_loader)) as batches:
-            for images, targets in islice(batches, done, done + last - self.step):
-                images, targets = self._moved(images), self._moved(targets)
+        with (
+            closing(iter(self.train_loader)) as batches,
+            closing(on_device(islice(batches, done, done + last - self.step), self.device)) as moved,
+        ):
+            for images, targets in moved:
                 learning_rate = self.learning_rate
                 loss, logits = self._update(images, targets)
                 losses += loss * len(images)
@@ -184,24 +202,61 @@ class Trainer:
     def _update(self, images: Tensor, targets: Tensor) -> tuple[float, Tensor]:
         """Make one update and return its loss and logits."""
         random_state = generator().bit_generator.state
-        loss, logits = self._gradients(images, targets)
+        graphed = self._graphed_update(images, targets) if self._may_be_graphed else None
+        loss, logits = graphed or self._gradients(images, targets)
         value = float(loss.item())
         if not math.isfinite(value):
             raise self._failure(f"the loss is {value}", images, targets, random_state)
-        if not self._gradients_are_finite():
-            raise self._failure("a gradient is not finite", images, targets, random_state)
-        self.optimizer.step()
+        if graphed is None:
+            symptom = self._stepped()
+        else:
+            symptom = "a gradient is not finite" if bool(self._graphed.found_inf) else None  # type: ignore[union-attr]
+        if symptom is not None:
+            raise self._failure(symptom, images, targets, random_state)
         if self.scheduler is not None:
             self.scheduler.step()
         self.step += 1
         return value, logits.detach()
 
+    def _graphed_update(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Make one update by a graph, where it is finite; return its loss and logits, or None if there can be none."""
+        try:
+            if self.scaler is not None:
+                raise CaptureError("the loss scale of float16 follows what is read from the GPU; bfloat16 needs none")
+            if self._graphed is None:
+                self._graphed = GraphedStep(self.model, self.loss_fn, self.optimizer)
+            with self.autocast:
+                loss = self._graphed(images, targets)
+        except CaptureError as error:
+            self._may_be_graphed, self._graphed = False, None
+            if self.on_notice is not None:
+                self.on_notice(f"launching the GPU's kernels one by one: {error}")
+            return None
+        assert self._graphed.output is not None  # it has just made a step
+        return loss, self._graphed.output
+
     def _gradients(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         self.optimizer.zero_grad()
-        logits = self.model(images)
-        loss = self.loss_fn(logits, targets)
-        loss.backward()
+        with self.autocast:
+            logits = self.model(images)
+            loss = self.loss_fn(logits, targets)
+        (loss if self.scaler is None else self.scaler.scale(loss)).backward()
         return loss, logits
+
+    def _stepped(self) -> str | None:
+        """Move the parameters by gradients that are finite; return what is wrong if they are not, or None.
+
+        In float16 such a step is left out, and the next has a smaller loss scale.
+        """
+        if self.scaler is None:
+            if not self._gradients_are_finite():
+                return "a gradient is not finite"
+            self.optimizer.step()
+            return None
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        scale = self.scaler.get_scale()
+        return None if scale >= 1 else f"gradients overflow float16 even at a loss scale of {scale:g}"
 
     def _gradients_are_finite(self) -> bool:
         arrays = [p.grad.array for p in self.model.parameters() if p.grad is not None]
@@ -225,9 +280,6 @@ class Trainer:
             f"training stopped at step {step} (epoch {epoch}): {symptom}; {finding}; {advice}", step, op
         )
 
-    def _moved(self, batch: Tensor) -> Tensor:
-        return batch if self.device is None else batch.to(self.device)
-
 
 def evaluate(model: Module, loader: Iterable, device: Device | str | None = None) -> Evaluation:
     """Return mean cross-entropy and accuracy of ``model`` over a loader, in eval mode, without recording a graph.
@@ -245,9 +297,7 @@ def evaluate(model: Module, loader: Iterable, device: Device | str | None = None
     begin = time.perf_counter()
     try:
         with no_grad():
-            for images, targets in loader:
-                if device is not None:
-                    images, targets = images.to(device), targets.to(device)
+            for images, targets in on_device(loader, device):
                 logits = model(images)
                 losses += F.cross_entropy(logits, targets).item() * len(images)
                 correct = correct + _correct(logits, targets)

@@ -30,6 +30,8 @@ FIRST_STEP = 0.0273  # as a part of the scale of x; no round number, lest it fit
 PRECISION = 1e-8  # what uncertainty is good enough to stop, as a part of the derivative
 SAFETY = 10.0  # uncertainties are estimates: a difference counts beyond so many of them
 KINK = 1e-6  # one-sided derivatives that differ by less, as a part of the larger, are not told apart
+DROWNED = 1e-12  # slopes that rounding may feign before the first step grows
+REACH = 1.0  # how far it may grow
 
 Path = Callable[[float], tuple[np.ndarray, bytes]]  # t -> (f(t), which branches were taken)
 
@@ -58,6 +60,7 @@ def differentiate(
     stay_on_branch: bool = False,
     levels: int = LEVELS,
     tables: int = TABLES,
+    reach: float = 0.0,
 ) -> Derivative:
     """Return the derivative of ``f`` at 0.
 
@@ -70,12 +73,16 @@ def differentiate(
     stay_on_branch : leave a step at once where another branch is taken than at 0, for the first `PATIENCE` tables
     levels : how many steps, each half the one before, make up a table
     tables : how many tables to try, each beginning with `SHRINK` times the step of the one before
+    reach : how far the first step may grow while ``f`` does not move at all, for over larger ones rounding weighs less
     """
     m = start[0].size
     value, uncertainty, gap = np.zeros(m), np.full(m, np.inf), np.full(m, np.inf)
     kink, crossed = np.zeros(m, bool), np.zeros(m, bool)
     seen_kinks = np.zeros(m, int)
     evaluations = 0
+    while step < reach * SHRINK and (noise > DROWNED * step).any() and _rests(f, start, step):
+        step /= SHRINK
+        evaluations += 2
     for table in range(tables):
         h = step * SHRINK**table
         plus, minus = [f(h)], [f(-h)]
@@ -116,6 +123,11 @@ def estimate_noise(f: Path, start: np.ndarray, step: float, resolution: np.ndarr
     noise = np.sqrt(factor * np.mean(amplified**2, axis=0))
     noise = np.where(np.isfinite(noise), noise, 0.0)
     return np.maximum(noise, resolution * np.abs(start))
+
+
+def _rests(f: Path, start: tuple[np.ndarray, bytes], step: float) -> bool:
+    """Whether f has the same values and branches at both ends as at 0."""
+    return all(np.array_equal(value, start[0]) and branches == start[1] for value, branches in (f(step), f(-step)))
 
 
 def _wanted(value: np.ndarray) -> np.ndarray:

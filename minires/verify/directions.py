@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from minires.verify.differences import FIRST_STEP, SAFETY, differentiate
+from minires.verify.differences import FIRST_STEP, REACH, SAFETY, differentiate
 from minires.verify.jacobian import CAREFUL, NUDGE, NUDGES, element_scales, noise_at
 from minires.verify.result import Block, Entry, Result
 from minires.verify.subject import Subject, Variable
@@ -84,7 +84,8 @@ class DirectionCheck:
         sums = weighted(start)
         self.evaluations += 10
         step = FIRST_STEP * size if self.step is None else self.step
-        found = differentiate(path, sums, noise, step, stay_on_branch=True)
+        reach = REACH if self.step is None else 0.0
+        found = differentiate(path, sums, noise, step, stay_on_branch=True, reach=reach)
         self.evaluations += found.evaluations
 
         def verdicts(uncertainty: np.ndarray) -> np.ndarray:

@@ -12,10 +12,10 @@ import numpy as np
 from minires.autograd import Tensor, grad
 from minires.device import to_device
 from minires.verify.directions import check_directions
-from minires.verify.jacobian import FullCheck
+from minires.verify.jacobian import FullCheck, element_scales
 from minires.verify.pairs import PairSubject
 from minires.verify.result import GradcheckError, Result
-from minires.verify.subject import Subject
+from minires.verify.subject import Subject, Variable
 from minires.verify.tensors import TensorSubject, check_own_dtype
 from minires.verify.verdict import Tolerance, Verdict
 
@@ -51,7 +51,7 @@ def gradcheck(
     raise_exception : raise unless every derivative is equal; else the result is returned whatever it says
     mode : "full" compares every element of the Jacobian; "directions" compares ``directions`` random directions of
         every input for every output, in time that hardly depends on their sizes
-    allow_unused : accept an input that has no influence on any output
+    allow_unused : accept an input that has no influence on any output, and one or an output without elements
     seed : of directions and nudges
 
     Returns
@@ -76,6 +76,7 @@ def gradcheck(
     subject = TensorSubject("gradcheck", fn, inputs)
     if not subject.connected:
         raise ValueError("gradcheck: no output depends on the inputs through the graph")
+    _refuse_empty(subject, "gradcheck", allow_unused)
     tolerance = _tolerance(rtol, atol)
     result = check(subject, "gradcheck", tolerance, mode, directions, eps, seed)
     if not result.failure and any(isinstance(x, Tensor) and x.dtype == np.float32 and x.requires_grad for x in inputs):
@@ -179,6 +180,7 @@ def gradcheck_numpy(
     True
     """
     subject = PairSubject(fn, vjp, inputs)
+    _refuse_empty(subject, "gradcheck_numpy", allow_unused)
     result = check(subject, "gradcheck_numpy", _tolerance(rtol, atol), mode, directions, eps, seed)
     return _concluded(result, subject, allow_unused, raise_exception)
 
@@ -224,6 +226,15 @@ def _tolerance(rtol: float, atol: float | None) -> Tolerance:
     return Tolerance(rtol, atol, max(1e-5, rtol))
 
 
+def _refuse_empty(subject: Subject, caller: str, allow_unused: bool) -> None:
+    empty = next((v for v in (*subject.inputs, *subject.outputs) if not v.size), None)
+    if empty is not None and not allow_unused:
+        raise ValueError(
+            f"{caller}: {empty.name} has the shape {empty.shape}, no elements, so there is nothing to compare "
+            "(allow_unused=True accepts it)"
+        )
+
+
 def _refuse_infinite(subject: Subject, caller: str) -> None:
     for kind, parts, vector in (
         ("", subject.inputs, subject.point),
@@ -257,7 +268,8 @@ def _concluded(result: Result, subject: Subject, allow_unused: bool, raise_excep
         idle = {
             x.name
             for x, used in zip(subject.inputs, subject.used, strict=True)
-            if not used and all(b.verdict is Verdict.EQUAL for b in result.blocks if b.input == x.name)
+            if all(b.verdict is Verdict.EQUAL for b in result.blocks if b.input == x.name)
+            and not (used and _has_influence(subject, x))
         }
         blocks = tuple(
             replace(block, counts={Verdict.IGNORED: sum(block.counts.values())}) if block.input in idle else block
@@ -267,3 +279,18 @@ def _concluded(result: Result, subject: Subject, allow_unused: bool, raise_excep
     if raise_exception and not result:
         raise GradcheckError(str(result), result)
     return result
+
+
+def _has_influence(subject: Subject, x: Variable) -> bool:
+    """Whether an input has a gradient, or else any value far from the point is another."""
+    point, rng = subject.point, np.random.default_rng(0)
+    with np.errstate(all="ignore"):
+        value, scales = subject.value(point)[0], element_scales(subject)
+        if subject.pull_back(point, [rng.standard_normal(value.size)])[0][x.part].any():
+            return True
+        for far in (1, -1, 10, -10, 100, -100):
+            moved = point.copy()
+            moved[x.part] += far * scales[x.part] * rng.standard_normal(x.size)
+            if not np.array_equal(subject.value(moved)[0], value):
+                return True
+    return False

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 
 from minires.verify.diagnosis import diagnose
-from minires.verify.differences import FIRST_STEP, SAFETY, differentiate, estimate_noise
+from minires.verify.differences import FIRST_STEP, REACH, SAFETY, differentiate, estimate_noise
 from minires.verify.result import Block, Diagnosis, Entry
 from minires.verify.subject import Subject, Variable
 from minires.verify.verdict import (
@@ -61,6 +61,7 @@ class FullCheck:
             )
         self.scales = element_scales(subject)
         self.steps = FIRST_STEP * self.scales if step is None else np.full(self.n, step)
+        self.reach = REACH if step is None else 0.0
         self.nudged = 0
         self.evaluations = 0
 
@@ -138,6 +139,7 @@ class FullCheck:
         sides = columns.sum(axis=1), found.value, found.uncertainty, found.kink, found.crossed
         natural = np.abs(start[0]) / size
         verdicts = judge(*sides, np.abs(columns).sum(axis=1), natural, self.tolerance)
+        verdicts[~np.isfinite(columns).all(axis=1)] = NOT_DIFFERENTIABLE  # NaN is judged where it stands
         entries = []
         for y in self.subject.outputs:
             for row in np.flatnonzero(verdicts[y.part] == DIFFERENT)[:WORST]:
@@ -203,7 +205,7 @@ class FullCheck:
             slopes = np.where(np.isfinite(analytical[:, column]), analytical[:, column], 0.0)
             wobble = np.finfo(np.float64).eps * abs(point[column]) * np.abs(slopes)
             step = (CAREFUL if careful else 1.0) * self.steps[column]
-            found = differentiate(along, start, noise + wobble, step, stay_on_branch=careful)
+            found = differentiate(along, start, noise + wobble, step, stay_on_branch=careful, reach=self.reach)
             entries.value[:, column], entries.uncertainty[:, column] = found.value, found.uncertainty
             entries.kink[:, column], entries.crossed[:, column] = found.kink, found.crossed
             self.evaluations += found.evaluations

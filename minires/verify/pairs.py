@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from minires.verify.subject import SideEffectError, join, split, variables
+from minires.verify.subject import SideEffectError, check_shapes, join, split, variables
 
 
 class PairSubject:
@@ -32,7 +32,9 @@ class PairSubject:
 
     def value(self, x: np.ndarray) -> tuple[np.ndarray, bytes]:
         """Call fn; which branches it took is unknown."""
-        return join(_outputs(self.fn(*self._arrays(x)))), b""
+        outputs = _outputs(self.fn(*self._arrays(x)))
+        check_shapes([y.shape for y in outputs], self.outputs, "gradcheck_numpy")
+        return join(outputs), b""
 
     def pull_back(self, x: np.ndarray, cotangents: Iterable[np.ndarray]) -> list[np.ndarray]:
         """Call vjp for each cotangent."""
@@ -45,6 +47,11 @@ class PairSubject:
     def _gradients(self, arrays: list[np.ndarray], cotangent: np.ndarray) -> list[Any]:
         parts = split(cotangent, self.outputs)
         result = self.vjp(tuple(arrays), tuple(parts) if self.is_tuple else parts[0])
+        if not np.array_equal(join(parts), cotangent):
+            raise SideEffectError(
+                "gradcheck_numpy: vjp changes the gradient of the output in place, which others may still need: work "
+                "on a copy"
+            )
         gradients = list(result) if isinstance(result, (tuple, list)) else [result]
         if len(gradients) != len(self.inputs):
             raise ValueError(

@@ -56,7 +56,17 @@ class Subject(Protocol):
 
 
 class SideEffectError(ValueError):
-    """The function under test changes its inputs."""
+    """The function under test changes its inputs, or its backward pass the gradient that it is given."""
+
+
+def check_shapes(found: Sequence[tuple[int, ...]], outputs: Sequence[Variable], caller: str) -> None:
+    """Raise ValueError unless the outputs have the shapes that they had at the point itself."""
+    expected = [y.shape for y in outputs]
+    if list(found) != expected:
+        raise ValueError(
+            f"{caller}: at a point nearby the function returns shapes {list(found)} instead of {expected}: shapes must "
+            "not depend on values"
+        )
 
 
 def split(vector: np.ndarray, parts: Sequence[Variable]) -> list[np.ndarray]:

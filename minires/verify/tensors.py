@@ -12,7 +12,7 @@ from minires.autograd import Tensor, enable_grad, grad
 from minires.device import to_device
 from minires.verify.branches import watching
 from minires.verify.result import Result
-from minires.verify.subject import SideEffectError, join, split, variables
+from minires.verify.subject import SideEffectError, check_shapes, join, split, variables
 from minires.verify.verdict import Verdict
 
 OWN_DTYPE_TOLERANCE = 3e-5  # of a float32 gradient, as a part of the largest derivative along with it
@@ -77,7 +77,9 @@ class TensorSubject:
     def outputs_of(self, arguments: Sequence[Any]) -> list[Tensor]:
         """Return the outputs that can have a gradient."""
         results = self._run(list(arguments))
-        return [results[index] for index in self.kept]
+        outputs = [results[index] for index in self.kept if index < len(results)]
+        check_shapes([y.shape for y in outputs], self.outputs, self.caller)
+        return outputs
 
     def _tensor(self, array: np.ndarray, like: Tensor) -> Tensor:
         return Tensor(to_device(array.astype(like.dtype), like.device))
@@ -145,8 +147,15 @@ class TensorSubject:
         outputs = [output for output in self.outputs_of(arguments) if output.requires_grad]
         if not outputs:
             return (False,) * len(self.positions)
-        seeds = [Tensor(to_device(np.ones(o.shape, o.dtype), o.device)) for o in outputs]
+        rng = np.random.default_rng(0)
+        seeds = [self._tensor(np.asarray(rng.standard_normal(o.shape)), o) for o in outputs]
+        before = [seed.array.copy() for seed in seeds]
         gradients = grad(outputs, [arguments[i] for i in self.positions], seeds, allow_unused=True)
+        if any((seed.array != untouched).any() for seed, untouched in zip(seeds, before, strict=True)):
+            raise SideEffectError(
+                f"{self.caller}: the backward pass changes the gradient of an output in place, which others may still "
+                "need: work on a copy"
+            )
         return tuple(gradient is not None for gradient in gradients)
 
 

@@ -1,7 +1,8 @@
 """The kernels of `minires.kernels.reference`, compiled by Numba for the CPU.
 
 Nothing is compiled at import. `im2col`, `col2im` and `gather_planes` are the reference's own: they are for looking at,
-or for second derivatives, and mere copies of memory.
+or for second derivatives, and mere copies of memory. So are `cast`, and `matmul` and `linear`, which NumPy gives to its
+BLAS.
 """
 
 from minires.kernels.cpu.conv import conv2d, conv2d_add_relu, conv2d_input_grad, conv2d_weight_grad
@@ -17,7 +18,7 @@ from minires.kernels.cpu.pool import (
     sum_pool2d,
     sum_pool2d_input_grad,
 )
-from minires.kernels.reference import col2im, gather_planes, im2col
+from minires.kernels.reference import cast, col2im, gather_planes, im2col, linear, matmul
 
 __all__ = [
     "adaptive_avg_pool2d",
@@ -27,6 +28,7 @@ __all__ = [
     "batch_norm",
     "batch_norm_grad",
     "batch_norm_statistics",
+    "cast",
     "col2im",
     "conv2d",
     "conv2d_add_relu",
@@ -35,6 +37,8 @@ __all__ = [
     "erf",
     "gather_planes",
     "im2col",
+    "linear",
+    "matmul",
     "max_pool2d",
     "max_pool2d_input_grad",
     "relu",

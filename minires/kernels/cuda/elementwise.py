@@ -1,12 +1,14 @@
-"""Elementwise kernels: the ReLU, a sum of two and the error function over all numbers in memory order."""
+"""Elementwise kernels: the ReLU, a sum of two, casts and the error function over all numbers in memory order."""
 
 from __future__ import annotations
+
+import numpy as np
 
 from minires.device import Array, array_module
 from minires.kernels import reference
 from minires.kernels.cuda.launch import backend, launch_over, named, vector_width
-from minires.kernels.cuda.source import TYPES
-from minires.kernels.layout import from_nhwc, to_nhwc
+from minires.kernels.cuda.source import TYPES, cast_instance, cast_width
+from minires.kernels.layout import from_nhwc, in_memory_order, to_nhwc
 
 
 def add(a: Array, b: Array) -> Array:
@@ -22,6 +24,19 @@ def relu(x: Array) -> Array:
 def relu_grad(dy: Array, y: Array) -> Array:
     """Gradient of `relu` from its output: dy where y is positive or NaN, else 0."""
     return _map("relu_grad", dy, y) if str(dy.dtype) in TYPES else reference.relu_grad(dy, y)
+
+
+def cast(x: Array, dtype: np.dtype) -> Array:
+    """x in another dtype, in the same order in memory."""
+    if str(x.dtype) == str(dtype) or not {str(x.dtype), str(dtype)} <= TYPES.keys():
+        return reference.cast(x, dtype)
+    dense, back = in_memory_order(x)
+    flat = array_module(x).ascontiguousarray(dense).reshape(-1)
+    y = backend().empty(flat.shape, dtype)
+    aligned = vector_width(0, flat) > 1 and vector_width(0, y) > 1
+    width = cast_width(flat.dtype, y.dtype) if aligned else 1
+    launch_over("elementwise", cast_instance(flat.dtype, y.dtype, width), y.size, width, flat, y)
+    return y.reshape(dense.shape).transpose(back)
 
 
 def erf(x: Array) -> Array:

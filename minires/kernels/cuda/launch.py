@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from minires.device import Array
+from minires.kernels.capture import current_capture
 from minires.kernels.cuda.source import VECTOR_BYTES, instance
 
 THREADS = 256  # to a block
@@ -98,6 +99,14 @@ def vector_width(length: int, *arrays: Array | None) -> int:
     width = VECTOR_BYTES // given[0].itemsize
     aligned = all(backend().pointer(array) % VECTOR_BYTES == 0 for array in given)
     return width if aligned and length % width == 0 else 1
+
+
+def upload(array: np.ndarray) -> Array:
+    """Return a copy of ``array`` on the device; during a capture its memory alone, which is filled at the end."""
+    capture = current_capture()
+    if capture is None:
+        return backend().from_host(array)
+    return capture.later(backend().empty(array.shape, array.dtype), array)
 
 
 def zeros(shape: tuple[int, ...], dtype: Any) -> Array:

@@ -6,7 +6,8 @@ In channels-last memory x is a matrix of pixels by channels. Blocks take chunks 
     forward      one pass: normalise, add the residual, apply the ReLU
     backward     one pass for the sums of g and g * (x - mean), one for dx
 
-Chunks depend on the shape alone and nothing is summed by atomics, so that results repeat bit for bit.
+Chunks depend on the shape alone and nothing is summed by atomics, so that results repeat bit for bit. Where x has 16
+bits, what belongs to a channel is in float32.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from minires.device import Array, array_module
+from minires.dtypes import wide_dtype
 from minires.kernels.cuda.launch import backend, launch, named, vector_width, zeros
 
 LANES, TEAMS = 32, 8  # of a block: across columns and down rows, as in norm.cu
@@ -45,7 +47,7 @@ def batch_norm_statistics(x: Array) -> tuple[Array, Array]:
     """(N, C, ...) -> mean and biased variance of each channel, both (C,); see the reference kernel of this name."""
     channels = x.shape[1]
     if x.size == 0:
-        return zeros((channels,), x.dtype), zeros((channels,), x.dtype)
+        return zeros((channels,), wide_dtype(x.dtype)), zeros((channels,), wide_dtype(x.dtype))
     flat = _flat(x)
     cut = _cut(channels, flat)
     chunks = cut.grid[0]
@@ -53,7 +55,7 @@ def batch_norm_statistics(x: Array) -> tuple[Array, Array]:
     rows, height = np.int64(cut.rows), np.int64(cut.height)
     kernel = named("moments", flat, cut.width)
     launch("norm", kernel, cut.grid, (LANES, TEAMS), flat, means, squares, rows, cut.columns, height)
-    mean, var = (backend().empty((channels,), x.dtype) for _ in range(2))
+    mean, var = (backend().empty((channels,), wide_dtype(x.dtype)) for _ in range(2))
     arguments = means, squares, mean, var, rows, cut.columns, height, chunks, channels
     launch("norm", named("join_moments", flat), (-(-channels // TEAMS),), (LANES, TEAMS), *arguments)
     return mean, var
@@ -96,7 +98,7 @@ def batch_norm_grad(
     dx = backend().empty(flat.shape, x.dtype)
     dresidual = backend().empty(flat.shape, x.dtype) if needs_residual and y is not None else None
     if x.size == 0:
-        dweight, dbias = zeros((channels,), x.dtype), zeros((channels,), x.dtype)
+        dweight, dbias = (zeros((channels,), wide_dtype(x.dtype)) for _ in range(2))
     else:
         cut = _cut(channels, g, flat, output, dx, dresidual)
         mean, invstd, weight = (_contiguous(v) for v in (mean, invstd, weight))
@@ -120,7 +122,7 @@ def _parameter_gradients(
     sizes = np.int64(cut.rows), cut.columns, channels, np.int64(cut.height)
     kernel = named("gradient_sums", x, cut.width)
     launch("norm_grad", kernel, cut.grid, (LANES, TEAMS), g, x, y, mean, sums, products, *sizes)
-    dweight, dbias = (backend().empty((channels,), x.dtype) for _ in range(2))
+    dweight, dbias = (backend().empty((channels,), wide_dtype(x.dtype)) for _ in range(2))
     arguments = sums, products, invstd, dweight, dbias, cut.columns, chunks, channels
     launch("norm_grad", named("join_sums", x), (-(-channels // TEAMS),), (LANES, TEAMS), *arguments)
     return dweight, dbias

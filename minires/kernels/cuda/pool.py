@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from minires.device import Array
-from minires.kernels.cuda.launch import Backend, backend, launch, launch_over, named, vector_width, zeros
+from minires.kernels.cuda.launch import Backend, backend, launch, launch_over, named, upload, vector_width, zeros
 from minires.kernels.geometry import Pair, Pool2dGeometry
 from minires.kernels.layout import from_nhwc, to_nhwc
 from minires.kernels.reference.pool import adaptive_bounds
@@ -132,7 +132,7 @@ def _window_sum_grad(dy: Array, input_shape: tuple[int, int, int, int], windows:
     return from_nhwc(dx)
 
 
-@cache
+@cache  # by backend too: each device has tables of its own
 def _windows(place: Backend, geometry: Pool2dGeometry) -> Windows:
     g = geometry
     rows, columns = (
@@ -141,7 +141,7 @@ def _windows(place: Backend, geometry: Pool2dGeometry) -> Windows:
             g.kernel_size, g.stride, g.padding, g.dilation, g.output_size, strict=True
         )
     )
-    return _on_device(place, rows.tolist(), columns.tolist(), g.input_shape[2:])
+    return _on_device(rows.tolist(), columns.tolist(), g.input_shape[2:])
 
 
 @cache
@@ -150,10 +150,10 @@ def _adaptive_windows(place: Backend, plane: Pair, output_size: Pair) -> Windows
         [list(range(*bounds)) for bounds in adaptive_bounds(size, outputs)]
         for size, outputs in zip(plane, output_size, strict=True)
     )
-    return _on_device(place, rows, columns, plane)
+    return _on_device(rows, columns, plane)
 
 
-def _on_device(place: Backend, rows: list[list[int]], columns: list[list[int]], plane: Pair) -> Windows:
+def _on_device(rows: list[list[int]], columns: list[list[int]], plane: Pair) -> Windows:
     """Make the tables of windows that meet these pixels; those outside the plane are padding."""
     forward, counts, over = [], [], []
     for windows, size in zip((rows, columns), plane, strict=True):
@@ -163,16 +163,16 @@ def _on_device(place: Backend, rows: list[list[int]], columns: list[list[int]], 
             for pixel in window:
                 if pixel >= 0:
                     meeting[pixel].append(number)
-        forward.append(_table(place, inside))
-        counts.append(place.from_host(np.array([sum(pixel >= 0 for pixel in window) for window in inside], np.int32)))
-        over.append(_table(place, meeting))
+        forward.append(_table(inside))
+        counts.append(upload(np.array([sum(pixel >= 0 for pixel in window) for window in inside], np.int32)))
+        over.append(_table(meeting))
     return Windows(*forward, *counts, *over)
 
 
-def _table(place: Backend, lists: Sequence[list[int]]) -> Array:
+def _table(lists: Sequence[list[int]]) -> Array:
     """Return lists of numbers as the rows of one array, filled up with -1."""
     width = max((len(numbers) for numbers in lists), default=0)
     table = np.full((len(lists), width), -1, np.int32)
     for row, numbers in zip(table, lists, strict=True):
         row[: len(numbers)] = numbers
-    return place.from_host(table)
+    return upload(table)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from functools import cache
+from itertools import permutations
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +42,8 @@ def instances(source: str, number_type: str | None = None) -> tuple[str, ...]:
         name, parameters = match["name"], match["parameters"]
         if parameters is None:
             names.append(name)
+        elif "typename U" in parameters:
+            names += [cast_instance(a, b, width) for a, b in permutations(TYPES, 2) for width in (1, cast_width(a, b))]
         elif "int V" in parameters:
             names += [instance(name, dtype, width) for dtype in TYPES for width in (1, VECTOR_BYTES // SIZES[dtype])]
         else:
@@ -57,3 +60,13 @@ def instance(kernel: str, dtype: np.dtype | str, width: int | None = None) -> st
     """Return the C++ name of a kernel for numbers of ``dtype``, moved ``width`` at once if it is one that does."""
     name = TYPES[str(dtype)]
     return f"{kernel}<{name}>" if width is None else f"{kernel}<{name}, {width}>"
+
+
+def cast_width(a: np.dtype | str, b: np.dtype | str) -> int:
+    """Return how many numbers are cast at once: 16 bytes of the wider type."""
+    return VECTOR_BYTES // max(SIZES[str(a)], SIZES[str(b)])
+
+
+def cast_instance(a: np.dtype | str, b: np.dtype | str, width: int) -> str:
+    """Return the C++ name of the kernel that casts ``a`` to ``b``, ``width`` numbers at once."""
+    return f"cast<{TYPES[str(a)]}, {TYPES[str(b)]}, {width}>"

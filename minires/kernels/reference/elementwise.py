@@ -1,4 +1,4 @@
-"""Elementwise kernels: a sum of two, the ReLU, and the error function, which array libraries lack."""
+"""Elementwise kernels: a sum of two, the ReLU, casts, and the error function, which array libraries lack."""
 
 from __future__ import annotations
 
@@ -30,6 +30,11 @@ def relu_grad(dy: Array, y: Array) -> Array:
     """Gradient of `relu` from its output: dy where y is positive or NaN, else 0 (so 0 at 0, as in PyTorch)."""
     dx = array_module(dy).where(y <= 0, 0, dy)
     return channels_last(dx) if dx.ndim == 4 else dx
+
+
+def cast(x: Array, dtype: np.dtype) -> Array:
+    """x in another dtype, in the same order in memory."""
+    return x.astype(dtype)
 
 
 def erf(x: Array) -> Array:

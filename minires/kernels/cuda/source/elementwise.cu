@@ -36,6 +36,17 @@ template <typename T, int V> __global__ void __launch_bounds__(256, 4) error_fun
     }
 }
 
+// y = x in another type; V of the wider one are 16 bytes.
+template <typename T, typename U, int V>
+__global__ void __launch_bounds__(256, 4) cast(const T* x, U* y, Index size) {
+    for (Index i = first_index() * V; i < size; i += index_step() * V) {
+        Vector<T, V> from = load<V>(x, i, size);
+        Vector<U, V> to;
+        for (int k = 0; k < V; k++) assign(to.at[k], static_cast<typename Wide<U>::type>(value(from.at[k])));
+        store(y, i, size, to);
+    }
+}
+
 // y += bias + residual, then ReLU, over y (pixels, channels) in place; residual may be null. V divides channels.
 template <typename T, int V>
 __global__ void __launch_bounds__(256, 4)

@@ -1,4 +1,4 @@
-// Batch norm over x as a matrix (rows, columns), channel = column % channels.
+// Batch norm over x as a matrix (rows, columns), channel = column % channels. What belongs to a channel is in Wide<T>.
 //
 // A block of 32 x 8 threads takes `height` rows of 32 * V columns; each thread goes down its V columns in steps of 8
 // rows, BATCH rows at once, so that their loads are in flight together. Short sums are in Wide<T>, long ones in double.
@@ -64,8 +64,8 @@ moments(const T* x, double* means, double* squares, Index rows, int columns, Ind
 // Mean and biased variance of each channel from the moments of its columns in all chunks: one warp a channel.
 template <typename T>
 __global__ void __launch_bounds__(256)
-join_moments(const double* means, const double* squares, T* mean, T* var, Index rows, int columns, Index height,
-             int chunks, int channels) {
+join_moments(const double* means, const double* squares, typename Wide<T>::type* mean, typename Wide<T>::type* var,
+             Index rows, int columns, Index height, int chunks, int channels) {
     int channel = blockIdx.x * TEAMS + threadIdx.y, folds = columns / channels;
     double count = 0, centre = 0, square = 0;
     for (int part = threadIdx.x; channel < channels && part < chunks * folds; part += LANES) {
@@ -79,25 +79,26 @@ join_moments(const double* means, const double* squares, T* mean, T* var, Index 
         join(count, centre, square, n, m, s);
     }
     if (threadIdx.x == 0 && channel < channels) {
-        assign(mean[channel], static_cast<typename Wide<T>::type>(centre));
-        assign(var[channel], static_cast<typename Wide<T>::type>(count > 0 ? square / count : 0));
+        mean[channel] = static_cast<typename Wide<T>::type>(centre);
+        var[channel] = static_cast<typename Wide<T>::type>(count > 0 ? square / count : 0);
     }
 }
 
 // y = relu((x - mean) * invstd * weight + bias + residual); weight, bias and residual may be null.
 template <typename T, int V>
 __global__ void __launch_bounds__(256)
-normalise(const T* x, const T* mean, const T* invstd, const T* weight, const T* bias, const T* residual, int is_relu,
-          T* y, Index rows, int columns, int channels, Index height) {
+normalise(const T* x, const typename Wide<T>::type* mean, const typename Wide<T>::type* invstd,
+          const typename Wide<T>::type* weight, const typename Wide<T>::type* bias, const T* residual, int is_relu, T* y,
+          Index rows, int columns, int channels, Index height) {
     typedef typename Wide<T>::type W;
     int column = (blockIdx.y * LANES + threadIdx.x) * V;
     if (column >= columns) return;
     W centre[V], scale[V], shift[V];
     for (int k = 0; k < V; k++) {
         int channel = (column + k) % channels;
-        centre[k] = value(mean[channel]);
-        scale[k] = value(invstd[channel]) * (weight ? value(weight[channel]) : W(1));
-        shift[k] = bias ? value(bias[channel]) : W(0);
+        centre[k] = mean[channel];
+        scale[k] = invstd[channel] * (weight ? weight[channel] : W(1));
+        shift[k] = bias ? bias[channel] : W(0);
     }
     Index end = min(rows, (blockIdx.x + Index(1)) * height);
 #pragma unroll 4

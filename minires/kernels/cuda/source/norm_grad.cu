@@ -4,8 +4,8 @@ const int LANES = 32, TEAMS = 8;
 // Sums of g and of g * (x - mean) in each column within the rows of each block, both (chunks, columns).
 template <typename T, int V>
 __global__ void __launch_bounds__(256)
-gradient_sums(const T* dy, const T* x, const T* y, const T* mean, double* sums, double* products, Index rows,
-              int columns, int channels, Index height) {
+gradient_sums(const T* dy, const T* x, const T* y, const typename Wide<T>::type* mean, double* sums, double* products,
+              Index rows, int columns, int channels, Index height) {
     typedef typename Wide<T>::type W;
     const int BATCH = V > 4 ? 2 : 4;  // rows of three arrays at once, as many as there are registers for
     __shared__ double shared_sum[TEAMS][LANES * V], shared_product[TEAMS][LANES * V];
@@ -21,7 +21,7 @@ gradient_sums(const T* dy, const T* x, const T* y, const T* mean, double* sums, 
             if (y) output[j] = load<V>(y, at);
         }
         for (int k = 0; k < V; k++) {
-            W centre = value(mean[(column + k) % channels]), short_sum = 0, short_product = 0;
+            W centre = mean[(column + k) % channels], short_sum = 0, short_product = 0;
             for (int j = 0; j < BATCH; j++) {
                 if (row + j * TEAMS >= end || (y && value(output[j].at[k]) <= 0)) continue;
                 short_sum += value(g[j].at[k]);
@@ -49,8 +49,8 @@ gradient_sums(const T* dy, const T* x, const T* y, const T* mean, double* sums, 
 // dbias = sum of g, dweight = sum of g * (x - mean) * invstd of each channel: one warp a channel.
 template <typename T>
 __global__ void __launch_bounds__(256)
-join_sums(const double* sums, const double* products, const T* invstd, T* dweight, T* dbias, int columns, int chunks,
-          int channels) {
+join_sums(const double* sums, const double* products, const typename Wide<T>::type* invstd,
+          typename Wide<T>::type* dweight, typename Wide<T>::type* dbias, int columns, int chunks, int channels) {
     int channel = blockIdx.x * TEAMS + threadIdx.y, folds = columns / channels;
     double sum = 0, product = 0;
     for (int part = threadIdx.x; channel < channels && part < chunks * folds; part += LANES) {
@@ -62,27 +62,28 @@ join_sums(const double* sums, const double* products, const T* invstd, T* dweigh
         product += __shfl_down_sync(~0u, product, step);
     }
     if (threadIdx.x == 0 && channel < channels) {
-        assign(dbias[channel], static_cast<typename Wide<T>::type>(sum));
-        assign(dweight[channel], static_cast<typename Wide<T>::type>(product * value(invstd[channel])));
+        dbias[channel] = static_cast<typename Wide<T>::type>(sum);
+        dweight[channel] = static_cast<typename Wide<T>::type>(product * invstd[channel]);
     }
 }
 
 // dx, and dresidual = g if asked for. In training, `count` values a channel, the statistics depend on x as well.
 template <typename T, int V>
 __global__ void __launch_bounds__(256)
-input_grad(const T* dy, const T* x, const T* y, const T* mean, const T* invstd, const T* weight, const T* dweight,
-           const T* dbias, int training, double count, T* dx, T* dresidual, Index rows, int columns, int channels,
-           Index height) {
+input_grad(const T* dy, const T* x, const T* y, const typename Wide<T>::type* mean,
+           const typename Wide<T>::type* invstd, const typename Wide<T>::type* weight,
+           const typename Wide<T>::type* dweight, const typename Wide<T>::type* dbias, int training, double count, T* dx,
+           T* dresidual, Index rows, int columns, int channels, Index height) {
     typedef typename Wide<T>::type W;
     int column = (blockIdx.y * LANES + threadIdx.x) * V;
     if (column >= columns) return;
     W centre[V], scale[V], shift[V], slope[V];
     for (int k = 0; k < V; k++) {
         int channel = (column + k) % channels;
-        centre[k] = value(mean[channel]);
-        scale[k] = value(invstd[channel]) * (weight ? value(weight[channel]) : W(1));
-        shift[k] = static_cast<W>(value(dbias[channel]) / count);
-        slope[k] = static_cast<W>(value(dweight[channel]) / count * value(invstd[channel]));
+        centre[k] = mean[channel];
+        scale[k] = invstd[channel] * (weight ? weight[channel] : W(1));
+        shift[k] = static_cast<W>(dbias[channel] / count);
+        slope[k] = static_cast<W>(dweight[channel] / count * invstd[channel]);
     }
     Index end = min(rows, (blockIdx.x + Index(1)) * height);
 #pragma unroll 2
