@@ -22,6 +22,19 @@ SHAPES = [
     ((0, 4), (4, 5)),
     ((3, 0), (0, 5)),
     ((0, 3, 4), (0, 4, 5)),
+    # Enough work for kernels of our own: whole and part blocks and panels, few rows, little depth.
+    ((7, 40), (40, 50)),
+    ((65, 129), (129, 33)),
+    ((1, 300), (300, 41)),
+    ((2, 90), (90, 70)),
+    ((130, 3), (3, 70)),
+    ((200, 50), (50, 1)),
+]
+
+
+LINEAR_SHAPES = [
+    *[((5, 8), 12), ((5, 3), 7), ((2, 3, 4), 2), ((4,), 3), ((0, 4), 3)],
+    *[((16, 64), 40), ((2, 128), 100), ((3, 5, 40), 33), ((40,), 300)],  # enough work for kernels of our own
 ]
 
 
@@ -51,9 +64,7 @@ def test_matmul_of_integers(kernels):
 
 @every_module
 @pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize(
-    ("shape", "outputs"), [((5, 8), 12), ((5, 3), 7), ((2, 3, 4), 2), ((4,), 3), ((0, 4), 3)], ids=str
-)
+@pytest.mark.parametrize(("shape", "outputs"), LINEAR_SHAPES, ids=str)
 def test_linear(kernels, shape, outputs, bias):
     x, w, b = normal(*shape), normal(outputs, shape[-1], seed=1), normal(outputs, seed=2) if bias else None
     before = [a.copy() for a in (x, w)]

@@ -152,7 +152,7 @@ class _Sum:
             self.value = self.value + gradient  # the sum is part of the graph
             return
         total = self.value.array if self.is_exclusive() else None
-        self.value = Tensor(kernels_for(gradient.array).add(self.value.array, gradient.array, out=total))
+        self.value = Tensor(kernels_for(gradient.array).add(self.value.array, gradient.array, total))
 
     def is_exclusive(self) -> bool:
         """Tell whether nobody else can see this memory, so that it may be added to in place and given away.

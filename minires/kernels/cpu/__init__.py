@@ -1,12 +1,12 @@
 """The kernels of `minires.kernels.reference`, compiled by Numba for the CPU.
 
 Nothing is compiled at import. `im2col`, `col2im` and `gather_planes` are the reference's own: they are for looking at,
-or for second derivatives, and mere copies of memory. So are `cast`, and `matmul` and `linear`, which NumPy gives to its
-BLAS.
+or for second derivatives, and mere copies of memory. So is `cast`.
 """
 
 from minires.kernels.cpu.conv import conv2d, conv2d_add_relu, conv2d_input_grad, conv2d_weight_grad
 from minires.kernels.cpu.elementwise import add, erf, relu, relu_grad
+from minires.kernels.cpu.matmul import linear, matmul
 from minires.kernels.cpu.norm import batch_norm, batch_norm_grad, batch_norm_statistics
 from minires.kernels.cpu.optim import step_tensors as step_tensors  # not in the readable ones
 from minires.kernels.cpu.pool import (
@@ -18,7 +18,7 @@ from minires.kernels.cpu.pool import (
     sum_pool2d,
     sum_pool2d_input_grad,
 )
-from minires.kernels.reference import cast, col2im, gather_planes, im2col, linear, matmul
+from minires.kernels.reference import cast, col2im, gather_planes, im2col
 
 __all__ = [
     "adaptive_avg_pool2d",

@@ -69,6 +69,7 @@ def steps(dtype: Any) -> dict[str, Callable[[], None]]:
         **convolutions,
         "batch norm": lambda: _batch_norm(dtype),
         "pooling": lambda: _pooling(dtype),
+        "matrix products": lambda: _matrix_products(dtype),
         "elementwise": lambda: _elementwise(dtype),
         "optimizers": lambda: _optimizers(dtype),
         "threads": _threads,
@@ -103,6 +104,13 @@ def _pooling(dtype: np.dtype) -> None:
     cpu.adaptive_max_pool2d(x, (1, 1))
     cpu.sum_pool2d_input_grad(cpu.sum_pool2d(x, geometry), geometry)
     cpu.adaptive_avg_pool2d_input_grad(cpu.adaptive_avg_pool2d(x, (1, 1)), x.shape)
+
+
+def _matrix_products(dtype: np.dtype) -> None:
+    x, w = np.zeros((16, 64), dtype), np.zeros((32, 64), dtype)
+    cpu.linear(x, w, np.zeros(32, dtype))
+    cpu.linear(x[:1], np.zeros((256, 64), dtype), None)  # few rows: the dot products
+    cpu.matmul(x, w.T.copy())
 
 
 def _elementwise(dtype: np.dtype) -> None:

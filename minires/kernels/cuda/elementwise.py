@@ -11,9 +11,9 @@ from minires.kernels.cuda.source import TYPES, cast_instance, cast_width
 from minires.kernels.layout import from_nhwc, in_memory_order, to_nhwc
 
 
-def add(a: Array, b: Array) -> Array:
-    """a + b, of one shape and dtype."""
-    return _map("add", a, b) if str(a.dtype) in TYPES else reference.add(a, b)
+def add(a: Array, b: Array, out: Array | None = None) -> Array:
+    """a + b, of one shape and dtype; see the reference kernel of this name."""
+    return _map("add", a, b) if out is None and str(a.dtype) in TYPES else reference.add(a, b, out)
 
 
 def relu(x: Array) -> Array:
