@@ -108,7 +108,7 @@ class GraphedStep:
         Raises
         ------
         CaptureError
-            If the step cannot be captured, or the optimizer does other things since; this step was not made then.
+            If the step cannot be captured, or the optimizer does other things since; no parameter has changed then.
         """
         conditions = self._conditions_of(images, targets)
         with self._on_stream():
