@@ -166,6 +166,7 @@ def _through_axes(array: Array, copy: Any) -> Array:
 
 _generators: dict[Device, Any] = {}
 _seeds: dict[str, int] = {}  # by type of device
+_refusals: dict[Device, str] = {}  # why no numbers are drawn on a device at present
 
 
 def manual_seed(seed: int) -> None:
@@ -196,11 +197,29 @@ def seed_devices(type: str, seed: int) -> None:
 
 
 def generator(device: Device | str | None = None) -> Any:
-    """Return the default random generator of a device (``numpy.random.Generator`` or CuPy's counterpart)."""
+    """Return the default random generator of a device (``numpy.random.Generator`` or CuPy's counterpart).
+
+    Raises
+    ------
+    RuntimeError
+        Inside `refusing_random`, with its reason.
+    """
     target = as_device(device)
+    if target in _refusals:
+        raise RuntimeError(_refusals[target])
     if target not in _generators:
         _generators[target] = module_for(target).random.default_rng(_seeds.get(target.type))
     return _generators[target]
+
+
+@contextmanager
+def refusing_random(device: Device, reason: str) -> Iterator[None]:
+    """Draw no numbers on ``device`` inside: whoever asks for its generator gets an error with the reason."""
+    _refusals[device] = reason
+    try:
+        yield
+    finally:
+        del _refusals[device]
 
 
 def random_states() -> dict[Device, Any]:

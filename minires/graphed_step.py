@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from minires.autograd import Tensor
 from minires.autograd.modes import state
-from minires.device import Array, cupy, watched_memory
+from minires.device import Array, cupy, refusing_random, watched_memory
 from minires.kernels import get_float32_matmul_precision
 from minires.kernels.capture import Capture, CaptureError, capturing, skipping_where
 from minires.kernels.optim import unscale
@@ -108,7 +108,7 @@ class GraphedStep:
         Raises
         ------
         CaptureError
-            If the step cannot be captured, or the optimizer does other things since; this step was not made then.
+            If the step cannot be captured, or the optimizer does other things since; no parameter has changed then.
         """
         conditions = self._conditions_of(images, targets)
         with self._on_stream():
@@ -172,7 +172,7 @@ class GraphedStep:
 
     def _recorded(self, images: Tensor, targets: Tensor, tables: Capture) -> tuple[Any, Gradients, Results]:
         """Launch a step on the stream that is captured; return the graph, the gradients and what the step leaves."""
-        with capturing(tables):
+        with capturing(tables), refusing_random(self._device, "it draws random numbers, which a replay would repeat"):
             results = self._step(images, targets)
         gradients: Gradients = [(p, p.grad) for p in self._parameters if p.grad is not None]
         updated = sum(update.tensors for update in tables.updates)

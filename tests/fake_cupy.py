@@ -256,11 +256,20 @@ class OpenGrid:
         return [part.view(DeviceArray) for part in grid] if isinstance(grid, tuple | list) else grid.view(DeviceArray)
 
 
+class Generator:
+    def __init__(self, seed=None):
+        self.numbers = np.random.default_rng(seed)
+
+    def random(self, shape, dtype):
+        return self.numbers.random(shape, dtype).view(DeviceArray)
+
+
 class FakeCupy(types.ModuleType):
     """The module: NumPy's functions, whose results lie on the device."""
 
     ndarray = DeviceArray
     ogrid = OpenGrid()
+    random = SimpleNamespace(default_rng=Generator)
 
     def __init__(self):
         super().__init__("cupy")

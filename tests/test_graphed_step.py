@@ -103,7 +103,6 @@ def test_mixed_precision_can_be_captured(gpu, half):
     assert_same(graphed, eager)
 
 
-@pytest.mark.slow
 def test_a_step_of_resnet20_makes_no_call_that_a_capture_forbids(gpu):
     minires.manual_seed(0)
     net = models.resnet20().to("cuda")
@@ -189,6 +188,16 @@ def test_a_step_that_reads_from_the_gpu_is_refused_and_nothing_has_changed(gpu):
     assert {state["step"] for state in optimizer.state.values()} == {2}
     Eager(net, F.cross_entropy, optimizer)(*batch(2))
     assert {state["step"] for state in optimizer.state.values()} == {3}
+
+
+def test_a_model_that_draws_random_numbers_is_refused(gpu):
+    net = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(192, 5)).to("cuda")
+    step = GraphedStep(net, F.cross_entropy, optim.SGD(net.parameters(), 0.1))
+    for number in range(2):
+        step(*batch(number))
+    with pytest.raises(CaptureError, match="it draws random numbers, which a replay would repeat"):
+        step(*batch(2))
+    Eager(net, F.cross_entropy, step.optimizer)(*batch(2))
 
 
 def test_an_optimizer_in_array_code_is_refused(gpu):
