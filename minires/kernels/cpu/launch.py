@@ -81,11 +81,12 @@ def launch_sum(
 
 
 _NO_BOARDS = np.zeros((0, 0), np.int64)
+launched_kernel: Any  # a global of each copy of the function below that `_launcher` makes
 
 
 def _run_spans(boards, items, *arguments):
     """Run a kernel, one span of its items here and one by the helper of each board; return whether any failed."""
-    run, job = make_job(launched_kernel, arguments)  # noqa: F821 (a global of each copy that `_launcher` makes)
+    run, job = make_job(launched_kernel, arguments)
     threads = len(boards) + 1
     for i in range(1, threads):
         post(boards[i - 1], run, job, items * i // threads, items * (i + 1) // threads)
