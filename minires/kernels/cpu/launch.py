@@ -81,7 +81,7 @@ def launch_sum(
 
 
 _NO_BOARDS = np.zeros((0, 0), np.int64)
-launched_kernel: Any  # a global of each copy of the function below that `_launcher` makes
+launched_kernel: Any = None  # in each copy of the function below that `_launcher` makes, the kernel it is for
 
 
 def _run_spans(boards, items, *arguments):
