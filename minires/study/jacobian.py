@@ -161,7 +161,7 @@ def draw_block_jacobians(results: Mapping[str, BlockJacobians]) -> Figure:
             places = np.arange(len(chosen)) + offset
             medians, lows, highs = ([values.quantile(q) for values in chosen] for q in (0.5, 0.1, 0.9))
             name = {"whole": "with the shortcut", "branch": "branch alone"}[part]
-            axes.plot(places, medians, linestyle="none", label=f"{name}: 10 % to 90 %", **style)
+            axes.plot(places, medians, linestyle="none", label=f"{name}: 10, 50, 90 %", **style)
             axes.vlines(places, lows, highs, color=style["color"])
             axes.plot(
                 places, [values.values[-1] for values in chosen], "_", color=style["color"], label=f"{name}: largest"
@@ -170,5 +170,5 @@ def draw_block_jacobians(results: Mapping[str, BlockJacobians]) -> Figure:
         axes.set(ylabel="singular value", title=label if len(results) > 1 else "")
         axes.set_ylim(bottom=0)
         label_ticks(axes, [block.block for block in result.blocks])
-        axes.legend(fontsize=9, ncols=2)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", fontsize=9, ncols=2)
     return figure

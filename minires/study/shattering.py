@@ -230,5 +230,5 @@ def draw_shattering_by_depth(results: Mapping[str, ShatteringByDepth]) -> Figure
     ticks = max((result.depths for result in results.values()), key=len)
     axes.set_xticks(ticks, [str(depth) for depth in ticks])
     axes.minorticks_off()
-    axes.legend()
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", fontsize=9, ncols=3)
     return figure
