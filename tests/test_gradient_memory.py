@@ -55,6 +55,15 @@ def keep(array):
     return array
 
 
+def twos():
+    return bytearray(np.full(6, 2.0, np.float32).tobytes())
+
+
+def unwritable(array):
+    array.flags.writeable = False
+    return array
+
+
 @pytest.mark.parametrize(
     "make",
     [
@@ -65,6 +74,10 @@ def keep(array):
         lambda dy: np.full(60, 2.0, np.float32)[::10],
         lambda dy: np.broadcast_to(np.float32(2), 6),
         lambda dy: np.frombuffer(keep(bytearray(np.full(6, 2.0, np.float32).tobytes())), np.float32),
+        lambda dy: (
+            np.frombuffer(keep(bytearray(np.full(6, 2.0, np.float32).tobytes())), np.float32).reshape(2, 3).ravel()
+        ),
+        lambda dy: unwritable(np.full(6, 2.0, np.float32)),
     ],
     ids=[
         "kept",
@@ -74,6 +87,8 @@ def keep(array):
         "part of much",
         "expanded",
         "foreign memory",
+        "view of foreign memory",
+        "unwritable",
     ],
 )
 def test_a_gradient_that_others_see_is_copied(make):
@@ -105,6 +120,15 @@ def test_a_sum_leaves_alone_what_others_see():
     (second(x) + first(x)).sum().backward()
     assert x.grad.tolist() == [5.0] * 6
     assert kept.pop().tolist() == [2.0] * 6
+
+
+def test_a_sum_leaves_alone_memory_of_others():
+    memory = twos()
+    x, first = leaf(), Sends(lambda dy: np.frombuffer(memory, np.float32).reshape(6, 1).reshape(6))
+    second, third = Sends(lambda dy: unwritable(dy * 3)), Sends(lambda dy: dy * 4)
+    (third(x) + second(x) + first(x)).sum().backward()
+    assert x.grad.tolist() == [9.0] * 6
+    assert np.all(np.frombuffer(memory, np.float32) == 2.0)
 
 
 def test_both_inputs_of_a_node_may_get_one_array():

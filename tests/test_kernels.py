@@ -123,7 +123,7 @@ def test_a_launch_while_the_team_is_taken_does_all_its_spans(always_threaded, mo
 
 def test_a_job_that_no_helper_begins_is_done_by_the_caller(always_threaded, monkeypatch):  # noqa: F811
     boards = np.zeros((2, team.PLACES), np.int64)
-    nobody = SimpleNamespace(call=lambda: None, let_go=lambda: None)
+    nobody = SimpleNamespace(call=lambda: None)
     monkeypatch.setattr(launch, "_team_of", lambda size: SimpleNamespace(boards=boards, helpers=[nobody, nobody]))
     done = np.zeros(9, int)
     for times in range(1, 4):

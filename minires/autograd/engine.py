@@ -140,36 +140,49 @@ def _place(edge: Edge | Tensor) -> tuple[int, int]:
 
 
 class _Sum:
-    """The gradients that have arrived at one place, added up."""
+    """The gradients that have arrived at one place, added up.
 
-    __slots__ = ("value",)
+    Memory that nobody else can see may be added to in place and given away. That of a sum made here is such, and that
+    of a first gradient if Python's counts of references say so, as PyTorch's own say it there. Others who may see it
+    are: another input of the same node, the user, a hook, what a node has saved.
+    """
+
+    __slots__ = ("made_here", "value")
 
     def __init__(self, first: Tensor):
         self.value = first
+        self.made_here = False
 
     def add(self, gradient: Tensor, create_graph: bool) -> None:
         if create_graph:
             self.value = self.value + gradient  # the sum is part of the graph
-            return
-        total = self.value.array if self.is_exclusive() else None
-        self.value = Tensor(kernels_for(gradient.array).add(self.value.array, gradient.array, total))
+        else:
+            total = self.value.array if self._can_grow() else None
+            self.value = Tensor(kernels_for(gradient.array).add(self.value.array, gradient.array, total))
+        self.made_here = True
 
     def is_exclusive(self) -> bool:
-        """Tell whether nobody else can see this memory, so that it may be added to in place and given away.
-
-        Python's counts of references tell, as PyTorch's own tell it. Others may be: another input of the same node, the
-        user, a hook, what a node has saved. A view counts the owner of its memory.
-        """
+        """Tell whether nobody else can see this memory. In doubt it is somebody's: a copy costs little."""
+        if self.made_here:
+            return True
         # Each count has the reference that is asked about and the one of the question.
         if getrefcount(self.value) > 2 or getrefcount(self.value.array) > 2:
             return False
         array = self.value.array
-        if 0 in array.strides:  # expanded: several elements are one number
+        if type(array) is not np.ndarray or not array.flags.writeable:
             return False
         if array.base is None:
             return True
-        owns = isinstance(array.base, type(array)) and not isinstance(array.base.base, type(array))
-        return owns and getrefcount(array.base) == 2 and array.base.nbytes <= 2 * array.nbytes  # not a slice of much
+        if type(array.base) is not np.ndarray or getrefcount(array.base) > 2:
+            return False
+        # Memory that is neither NumPy's nor from our own pool may have another owner still. A slice would keep it all.
+        owned = array.base.flags.owndata or getattr(array.base.base, "lent_by_pool", False)
+        return owned and array.base.nbytes <= 2 * array.nbytes
+
+    def _can_grow(self) -> bool:
+        """Tell whether a kernel can add to this memory: of 16-bit numbers, and on a GPU, sums are made anew."""
+        array = self.value.array
+        return type(array) is np.ndarray and array.dtype.itemsize >= 4 and self.is_exclusive()
 
 
 class _Step(NamedTuple):

@@ -64,7 +64,7 @@ def multiply(x: Array, filters: Array, blocks: Blocks, y: Array, epilogue: Epilo
     count, taps, _ = blocks.sources.shape
     depth = rows // taps
     tiles = len(x) // blocks.images
-    spans = -(-count * ROWS * (depth + y.shape[-1]) * x.itemsize // SPAN_BYTES)  # of blocks
+    spans = min(count, -(-count * ROWS * (depth + y.shape[-1]) * x.itemsize // SPAN_BYTES))  # of blocks
     shares = min(groups * panels, -(-WORK_ITEMS * get_num_threads() // (tiles * spans)))  # of panels
     arguments = (
         *(spans, shares, x.reshape(-1), x.size // tiles, np.zeros(depth, x.dtype), blocks.sources),

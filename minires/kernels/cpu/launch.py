@@ -6,7 +6,7 @@ compiled at its first call, in a second or so, and kept on disk beside its sourc
 C-contiguous arrays only, so that there is one compiled version for each dtype.
 
 Unlike Numba's own parallel loops, this works after a fork, and when several Python threads launch at once: the first
-has the team, the others do all their spans themselves.
+has the team, the others do all their items themselves.
 """
 
 from __future__ import annotations
@@ -14,14 +14,18 @@ from __future__ import annotations
 import atexit
 import os
 import threading
+import zlib
+from functools import cache
+from pathlib import Path
 from types import FunctionType
 from typing import Any
 
 import numba
 import numpy as np
 
+from minires.kernels.cpu import team as team_module
 from minires.kernels.cpu.memory import empty
-from minires.kernels.cpu.team import Team, do_job, finish_job, make_job, post
+from minires.kernels.cpu.team import WANTED, Team, do_job, finish_job, make_job, post
 from minires.kernels.threads import get_num_threads
 
 # `reassoc` lets sums run in vector lanes and `contract` allows fused multiply-add. The flags that assume away NaN and
@@ -34,8 +38,8 @@ SERIAL_WORK = 1 << 15  # numbers touched; below that, handing over costs more th
 def launch(kernel: Any, items: int, work: int, *arguments: Any) -> None:
     """Run ``kernel(start, stop, *arguments)`` over spans that cover ``items``; return when all are done.
 
-    ``work`` is about how many numbers are touched: little work stays in this thread. The spans depend only on ``items``
-    and the number of threads.
+    ``work`` is about how many numbers are touched: little work stays in this thread, in one span, and so does all work
+    while another thread has the team. What an item computes must not depend on the span it is in.
 
     Raises
     ------
@@ -43,21 +47,20 @@ def launch(kernel: Any, items: int, work: int, *arguments: Any) -> None:
         If there is none for what a kernel sets aside; it has no other reason to fail.
     """
     helpers = 0 if work < SERIAL_WORK else max(0, min(items, get_num_threads()) - 1)
-    run_spans = _launcher(kernel)
-    if not helpers or not _team_lock.acquire(blocking=False):
+    run_spans, lock = _launcher(kernel), _team_lock  # in a child forked meanwhile the lock is another
+    if not helpers or not lock.acquire(blocking=False):
         failed = run_spans(_NO_BOARDS, items, *arguments)
     else:
         try:
             team = _team_of(helpers)
-            for helper in team.helpers[:helpers]:
-                helper.call()
             try:
+                for helper in team.helpers[:helpers]:
+                    helper.call()
                 failed = run_spans(team.boards[:helpers], items, *arguments)
             finally:
-                for helper in team.helpers[:helpers]:
-                    helper.let_go()
+                team.boards[:, WANTED] = 0  # in one statement, so that an interrupt leaves none of them watching
         finally:
-            _team_lock.release()
+            lock.release()
     if failed:
         raise MemoryError(f"{kernel.__name__.strip('_')}: no memory for the blocks it works in")
 
@@ -99,6 +102,12 @@ def _run_spans(boards, items, *arguments):
 launchers: dict[Any, Any] = {}
 
 
+@cache
+def _checksum() -> str:
+    """Return what tells versions of this file and of `team` apart: a launcher on disk has code from both in it."""
+    return f"{zlib.crc32(b''.join(Path(file).read_bytes() for file in (__file__, team_module.__file__))):08x}"
+
+
 def _launcher(kernel: Any) -> Any:
     """Return `_run_spans` for a kernel, compiled and kept on disk under its name and beside it."""
     if kernel in launchers:
@@ -108,7 +117,7 @@ def _launcher(kernel: Any) -> Any:
         co_filename=function.__code__.co_filename, co_firstlineno=function.__code__.co_firstlineno
     )
     launcher = FunctionType(code, {**globals(), "launched_kernel": kernel}, f"{function.__name__}_spans")
-    launcher.__qualname__ = f"{function.__qualname__}_spans"
+    launcher.__qualname__ = f"{function.__qualname__}_spans_{_checksum()}"
     launcher.__module__ = function.__module__
     launchers[kernel] = numba.njit(nogil=True, cache=True)(launcher)
     return launchers[kernel]
@@ -133,7 +142,7 @@ def _dismiss_team() -> None:
 
     The lock is kept: what other threads launch from now on they do alone.
     """
-    if _team_lock.acquire(timeout=10) and _team is not None:
+    if _team_lock.acquire(timeout=1) and _team is not None:
         _team.end()
 
 

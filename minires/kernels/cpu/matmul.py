@@ -6,6 +6,7 @@ processors they are in the way of every kernel that comes next.
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 
 import numpy as np
@@ -31,7 +32,7 @@ def matmul(a: Array, b: Array) -> Array:
 
 def linear(x: Array, w: Array, b: Array | None) -> Array:
     """(..., I) by (O, I), plus (O,) if given -> (..., O): y = x w^T + b; see the reference kernel of this name."""
-    rows = x.reshape(-1, x.shape[-1])
+    rows = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
     if not _is_worth_it(rows, w.T):
         return reference.linear(x, w, b)
     return _product(rows, w.T, np.zeros(len(w), x.dtype) if b is None else b).reshape(*x.shape[:-1], len(w))
@@ -39,7 +40,7 @@ def linear(x: Array, w: Array, b: Array | None) -> Array:
 
 def _is_worth_it(a: Array, b: Array) -> bool:
     can_count = max(a.size, b.size, len(a) * b.shape[1]) <= np.iinfo(np.int32).max
-    return a.dtype in (np.float32, np.float64) and a.shape[0] * b.size > BLAS_WORK and can_count
+    return a.dtype == b.dtype and a.dtype in (np.float32, np.float64) and len(a) * b.size > BLAS_WORK and can_count
 
 
 def _product(a: Array, b: Array, bias: Array) -> Array:

@@ -27,6 +27,7 @@ class _Block:
     """Memory that returns to the pool when nobody refers to it any more. Arrays that lie in it refer to it."""
 
     __slots__ = ("__array_interface__", "__weakref__")
+    lent_by_pool = True  # asked by the backward walk: nobody owns it but the arrays that lie in it
 
     def __init__(self, memory: Array) -> None:
         self.__array_interface__: dict[str, Any] = memory.__array_interface__

@@ -24,12 +24,14 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from minires.kernels.cpu.memory import zeros
+
 compiled = numba.njit(nogil=True, cache=True)
 
 # Places on a board. What the caller writes, what both write and what the helper writes lie on cache lines of their own.
 RUN, JOB, START, STOP, POSTED, WANTED, CLAIMED, DONE, FAILED = 0, 1, 2, 3, 4, 5, 8, 16, 17
-PLACES = 24
-WATCH = 1 << 22  # looks at the board before a helper that is not wanted sleeps, about a nanosecond each
+PLACES = 24  # whole cache lines
+WATCH = 1 << 22  # looks at the board before a helper that is not wanted sleeps: about 7 ms
 # Between so many looks the processor is offered to others: the thread that is waited for may be one of them, put on the
 # same processor while another program has the rest.
 LOOKS_AT_ONCE = 1 << 11
@@ -177,14 +179,10 @@ class Helper:
         self.thread.start()
 
     def call(self) -> None:
-        """Have the thread watch its board until `let_go`."""
+        """Have the thread watch its board until WANTED is 0 again."""
         self.board[WANTED] = 1
         if self.asleep:
             self.alarm.set()
-
-    def let_go(self) -> None:
-        """Allow the thread to sleep."""
-        self.board[WANTED] = 0
 
     def end(self) -> None:
         """End the thread."""
@@ -206,7 +204,8 @@ class Team:
     """Helpers and their boards (helpers, PLACES)."""
 
     def __init__(self, size: int) -> None:
-        self.boards = np.zeros((size, PLACES), np.int64)
+        self.boards = zeros((size, PLACES), np.dtype(np.int64))
+        serve(self.boards[0], 0)  # compiled before there are helpers: a fork while one compiles would copy a held lock
         self.helpers = [Helper(board) for board in self.boards]
 
     def end(self) -> None:

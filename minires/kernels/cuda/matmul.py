@@ -29,7 +29,7 @@ def matmul(a: Array, b: Array) -> Array:
 
 def linear(x: Array, w: Array, b: Array | None) -> Array:
     """(..., I) by (O, I), plus (O,) if given -> (..., O): y = x w^T + b."""
-    y = matmul(x.reshape(-1, x.shape[-1]), w.T)
+    y = matmul(x.reshape(math.prod(x.shape[:-1]), x.shape[-1]), w.T)
     if b is not None:
         bias = array_module(b).ascontiguousarray(b)
         width = vector_width(len(bias), y, bias)
