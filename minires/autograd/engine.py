@@ -181,8 +181,8 @@ class _Sum:
 
     def _can_grow(self) -> bool:
         """Tell whether a kernel can add to this memory: of 16-bit numbers, and on a GPU, sums are made anew."""
-        array = self.value.array
-        return type(array) is np.ndarray and array.dtype.itemsize >= 4 and self.is_exclusive()
+        # In this order: a name for the array would count as somebody who sees it.
+        return self.is_exclusive() and type(self.value.array) is np.ndarray and self.value.dtype.itemsize >= 4
 
 
 class _Step(NamedTuple):
