@@ -61,7 +61,7 @@ def test_arrays_are_writable_contiguous_and_of_their_dtype(pool):
 def test_small_and_empty_arrays_do_not_come_from_the_pool(pool):
     assert memory.empty((3,), FLOAT32).shape == (3,)
     assert memory.zeros((0, 5), FLOAT32).shape == (0, 5)
-    assert pool.most_used_bytes == 0
+    assert pool.held_bytes == 0
 
 
 def test_arrays_begin_where_cache_lines_do(pool):
@@ -70,14 +70,82 @@ def test_arrays_begin_where_cache_lines_do(pool):
         assert [array.ctypes.data % 64 for array in arrays] == [0, 0, 0]
 
 
-def test_idle_memory_never_adds_to_more_than_was_in_use(pool):
-    arrays = [memory.empty(LARGE, FLOAT32) for _ in range(3)]
-    del arrays
-    assert pool.idle_bytes == 3 * memory.LEAST_BYTES
-    kept = memory.empty((2, *LARGE), FLOAT32)  # no idle memory of that size
-    assert pool.used_bytes + pool.idle_bytes <= 3 * memory.LEAST_BYTES
-    del kept
-    assert pool.idle_bytes == 3 * memory.LEAST_BYTES
+def test_what_is_given_up_serves_arrays_of_any_size(pool):
+    small = [memory.empty(LARGE, FLOAT32) for _ in range(3)]
+    places = [address(array) for array in small]
+    del small
+    assert pool.used_bytes == 0
+    large = memory.empty((3, *LARGE), FLOAT32)  # over all three
+    assert address(large) == places[0]
+    del large
+    again = [memory.empty(LARGE, FLOAT32) for _ in range(3)]
+    assert [address(array) for array in again] == places
+    assert pool.held_bytes == pool.used_bytes == 3 * memory.LEAST_BYTES
+
+
+def test_the_smallest_gap_that_is_large_enough_is_taken(pool):
+    arrays = [memory.empty((count, *LARGE), FLOAT32) for count in (3, 1, 2, 1, 4, 1)]
+    places = [address(array) for array in arrays]
+    for index in (0, 2, 4):  # gaps of 3, 2 and 4, apart
+        arrays[index] = None
+    assert address(memory.empty((2, *LARGE), FLOAT32)) == places[2]
+    first = memory.empty((3, *LARGE), FLOAT32)
+    assert address(first) == places[0]
+    rest = memory.empty(LARGE, FLOAT32)  # the gap of 2 is the smallest that is left
+    assert address(rest) == places[2]
+    beyond = memory.empty((5, *LARGE), FLOAT32)
+    assert address(beyond) > places[5]
+
+
+@pytest.mark.parametrize("segment_bytes", [1 << 30, 8 * memory.LEAST_BYTES])
+def test_arrays_never_overlap_and_little_is_held(pool, monkeypatch, segment_bytes):
+    """Random arrays come and go; each keeps its own number, in one segment or in many."""
+    monkeypatch.setattr(memory, "SEGMENT_BYTES", segment_bytes)
+    random = np.random.default_rng(0)
+    alive, most = {}, 0
+    for number in range(400):
+        if alive and random.random() < 0.5:
+            chosen = random.choice(list(alive))
+            array = alive.pop(chosen)
+            assert (array == chosen).all()
+            del array
+        elif len(alive) < 12:
+            count = LARGE[0] + int(random.integers(0, 2 * LARGE[0]))
+            alive[number] = memory.empty((count,), FLOAT32)
+            alive[number].fill(number)
+        used = sum(-(-array.nbytes // 64) * 64 for array in alive.values())
+        most = max(most, used)
+        assert pool.used_bytes == used
+    assert pool.held_bytes < 2 * most
+    alive.clear()
+    assert pool.used_bytes == 0
+    assert pool.idle == []  # all joined again and below no top
+
+
+def test_an_array_larger_than_a_segment_gets_its_own(pool, monkeypatch):
+    monkeypatch.setattr(memory, "SEGMENT_BYTES", 2 * memory.LEAST_BYTES)
+    array = memory.zeros((5, *LARGE), FLOAT32)
+    assert not array.any()
+    assert pool.held_bytes == 5 * memory.LEAST_BYTES
+
+
+def test_too_large_an_array_is_a_memory_error(pool):
+    for elements in (1 << 50, 1 << 62):  # of addresses; of what an integer holds
+        with pytest.raises(MemoryError, match="bytes of memory"):
+            memory.empty((elements,), FLOAT32)
+    assert memory.zeros(LARGE, FLOAT32).shape == LARGE
+    assert pool.used_bytes == 0
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_forked_child_changes_only_its_own_copy(pool):
+    array = memory.zeros(LARGE, FLOAT32)
+    child = os.fork()
+    if child == 0:
+        array.fill(1)
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert not array.any()
 
 
 def test_threads_never_share_memory(pool):

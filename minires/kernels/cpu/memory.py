@@ -1,18 +1,22 @@
-"""Large arrays whose memory goes to the next one of that size when the last name for them goes.
+"""Large arrays lie in memory that is asked of the system once, and goes from one to the next.
 
 A training step makes the same large arrays again and again. Memory from the operating system comes a page at a time,
 each cleared at its first touch: for a pass that does little arithmetic that is most of its time. So memory given up is
-kept for the next array of as many bytes. What lies idle and what is in use never add up to more than was in use at
-once before: beyond that, what has lain idle longest is let go.
+kept for the arrays to come, of whatever size: neighbours that are both given up are one, and a new array takes a part
+of the smallest that is large enough ("best fit"; Knuth, "The Art of Computer Programming", volume 1, 2.5). A training
+step of a ResNet so holds at most a tenth more than its arrays take at once.
 """
 
 from __future__ import annotations
 
 import math
+import mmap
 import os
 import threading
 import weakref
-from collections import OrderedDict, deque
+from bisect import bisect
+from collections import deque
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -21,91 +25,151 @@ from minires.device import Array
 
 LINE_BYTES = 64
 LEAST_BYTES = 1 << 20  # below, malloc keeps memory itself
+SEGMENT_BYTES = 1 << 30  # asked of the system at once; pages that were never touched take no memory
 
 
 class _Block:
     """Memory that returns to the pool when nobody refers to it any more. Arrays that lie in it refer to it."""
 
-    __slots__ = ("__array_interface__", "__weakref__")
+    __slots__ = ("__array_interface__", "__weakref__", "segment")
     lent_by_pool = True  # asked by the backward walk: nobody owns it but the arrays that lie in it
 
-    def __init__(self, memory: Array) -> None:
-        self.__array_interface__: dict[str, Any] = memory.__array_interface__
+    def __init__(self, address: int, size: int, segment: _Segment) -> None:
+        self.__array_interface__: dict[str, Any] = {
+            "version": 3,
+            "data": (address, False),
+            "shape": (size,),
+            "typestr": "|u1",
+        }
+        self.segment = segment  # which lives while somebody lies in it, even when Python ends
 
 
 class _Loan(weakref.ref):
-    """Sees a block go, and has its memory."""
+    """Sees a block go, and knows where it lay."""
 
-    __slots__ = ("memory",)
-    memory: Array
+    __slots__ = ("begin", "end", "segment")
+    begin: int
+    end: int
+    segment: _Segment
+
+
+class _Segment:
+    """Memory asked of the system at once; blocks lie below ``top``, and beyond it there is none."""
+
+    def __init__(self, size: int) -> None:
+        self.pages = np.frombuffer(_map(size), np.uint8)
+        begin, _ = self.pages.__array_interface__["data"]
+        self.begin = self.top = self.most = begin + LINE_BYTES  # the first line keeps neighbouring segments apart
+        self.end = begin + size
 
 
 class _Pool:
-    """Memory by size, and how much of it there is.
+    """Segments, and which parts of them are idle.
 
     Of a block that goes, its loan is put into a queue, by code that is not Python's: an interrupt (Ctrl-C) that came
-    within a ``__del__`` would be lost, and a lock might be the one just taken. An interrupt of what is done here may
-    leave the counts off by an array, no more.
+    within a ``__del__`` would be lost, and a lock might be the one just taken. What is done here can be interrupted
+    between any two lines: in the worst case memory is lost, but never lent twice.
     """
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
+        self.segments: list[_Segment] = []
+        self.idle: list[tuple[int, int]] = []  # (begin, end) of what lies idle below the tops, in order, never adjacent
         self.loans: dict[int, _Loan] = {}  # a weak reference calls back only while it is there itself
         self.returned: deque[_Loan] = deque()
-        self.idle: OrderedDict[int, list[Array]] = OrderedDict()  # by size, that which was used last at the end
-        self._idle_bytes = 0
-        self._used_bytes = 0
-        self.most_used_bytes = 0
 
     @property
-    def idle_bytes(self) -> int:
-        """What waits for the next array."""
-        with self.lock:
-            self._collect()
-            return self._idle_bytes
+    def held_bytes(self) -> int:
+        """What the system has given: the most that was in use at once, and gaps."""
+        return sum(segment.most - segment.begin for segment in self.segments)
 
     @property
     def used_bytes(self) -> int:
         """What arrays lie in."""
         with self.lock:
             self._collect()
-            return self._used_bytes
+            below_tops = sum(segment.top - segment.begin for segment in self.segments)
+            return below_tops - sum(end - begin for begin, end in self.idle)
 
     def take(self, size: int) -> _Block:
+        """Lend ``size`` bytes that begin at a cache line."""
         with self.lock:
             self._collect()
-            found = self.idle.get(size)
-            if found:
-                self.idle.move_to_end(size)
-                self._idle_bytes -= size
-            self._used_bytes += size
-            self.most_used_bytes = max(self.most_used_bytes, self._used_bytes)
-            self._trim()
-            memory = found.pop() if found else _aligned(size)
-            block = _Block(memory)
+            lines = -(-size // LINE_BYTES) * LINE_BYTES
+            begin, segment = self._best_fit(lines) or self._on_top(lines)
+            block = _Block(begin, size, segment)
             loan = _Loan(block, self.returned.append)
-            loan.memory = memory
+            loan.begin, loan.end, loan.segment = begin, begin + lines, segment
             self.loans[id(loan)] = loan
             return block
 
+    def _best_fit(self, size: int) -> tuple[int, _Segment] | None:
+        """Take from the smallest idle part that is large enough, if there is one."""
+        fitting = [(end - begin, index) for index, (begin, end) in enumerate(self.idle) if end - begin >= size]
+        if not fitting:
+            return None
+        _, index = min(fitting)
+        begin, end = self.idle[index]
+        self.idle[index : index + 1] = [(begin + size, end)] if begin + size < end else []
+        return begin, next(segment for segment in self.segments if segment.begin <= begin < segment.end)
+
+    def _on_top(self, size: int) -> tuple[int, _Segment]:
+        """Take what no block has below it, from a new segment if need be."""
+        segment = next((segment for segment in self.segments if segment.end - segment.top >= size), None)
+        if segment is None:
+            segment = _new_segment(size)
+            self.segments.append(segment)
+        begin = segment.top
+        segment.top += size
+        segment.most = max(segment.most, segment.top)
+        return begin, segment
+
     def _collect(self) -> None:
+        """Make idle what was given up, one with its neighbours; what ends at a top lowers it."""
         while self.returned:
             loan = self.returned.popleft()
             self.loans.pop(id(loan), None)
-            size = loan.memory.size
-            self._used_bytes -= size
-            self._idle_bytes += size
-            self.idle.setdefault(size, []).append(loan.memory)
-            self.idle.move_to_end(size)
+            begin, end = loan.begin, loan.end
+            first = last = bisect(self.idle, (begin, end))
+            if first and self.idle[first - 1][1] == begin:
+                first -= 1
+                begin, _ = self.idle[first]
+            if last < len(self.idle) and self.idle[last][0] == end:
+                _, end = self.idle[last]
+                last += 1
+            is_top = end == loan.segment.top
+            self.idle[first:last] = [] if is_top else [(begin, end)]
+            if is_top:
+                loan.segment.top = begin
 
-    def _trim(self) -> None:
-        while self._idle_bytes > self.most_used_bytes - self._used_bytes:
-            size = next((size for size, memories in self.idle.items() if memories), None)
-            if size is None:
-                self._idle_bytes = 0
-                return
-            self.idle[size].pop()
-            self._idle_bytes -= size
+
+def _new_segment(size: int) -> _Segment:
+    """Ask for SEGMENT_BYTES; for no more than is needed if there are not as many or more are needed."""
+    size += LINE_BYTES
+    if size < SEGMENT_BYTES:
+        with suppress(MemoryError):
+            return _Segment(SEGMENT_BYTES)
+    return _Segment(size)
+
+
+def _map(size: int) -> mmap.mmap:
+    """Return pages of the system's, private to this process and what it forks.
+
+    Raises
+    ------
+    MemoryError
+        If there are not as many.
+    """
+    try:
+        if not hasattr(mmap, "MAP_PRIVATE"):  # Windows
+            return mmap.mmap(-1, size)
+        pages = mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    except (OSError, OverflowError) as error:
+        raise MemoryError(f"the system has no {size:,} bytes of memory for an array") from error
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        with suppress(OSError):  # a kernel without large pages
+            pages.madvise(mmap.MADV_HUGEPAGE)
+    return pages
 
 
 _pool = _Pool()
