@@ -345,8 +345,9 @@ def test_batch_norm_of_16_bit_numbers_is_that_in_double_precision(dtype, shape):
     y = kernels.batch_norm(x, mean, invstd, weight, bias, residual, True)
     close_to(y, reference.batch_norm(wide[0], wide_mean, wide_invstd, wide[3], wide[4], wide[1], True), dtype)
     output = y.astype(np.float64)
-    gradients = kernels.batch_norm_grad(dy, x, y, mean, invstd, weight, False, True)
-    exact = reference.batch_norm_grad(wide[2], wide[0], output, wide_mean, wide_invstd, wide[3], False, True)
+    gradients = kernels.batch_norm_grad(dy, x, y, mean, invstd, weight, bias, True, False, True)
+    vectors = wide_mean, wide_invstd, *wide[3:]
+    exact = reference.batch_norm_grad(wide[2], wide[0], output, *vectors, True, False, True)
     for a, b, stored in zip(gradients, exact, (dtype, np.float32, np.float32, dtype), strict=True):
         assert a.dtype == stored
         assert relative_error(a.astype(np.float64), b) < 4 * float(ml_dtypes.finfo(stored).eps)

@@ -54,8 +54,9 @@ def run(kernels, case, training, relu):
         mean, var = kernels.batch_norm_statistics(x)
     invstd = 1 / np.sqrt(var + x.dtype.type(1e-5))
     y = kernels.batch_norm(x, mean, invstd, weight, bias, residual, relu)
-    saved = y if relu else None
-    return y, kernels.batch_norm_grad(dy, x, saved, mean, invstd, weight, training, residual is not None)
+    saved = y if relu and residual is not None else None
+    arguments = weight, bias, relu, training, residual is not None
+    return y, kernels.batch_norm_grad(dy, x, saved, mean, invstd, *arguments)
 
 
 @every_module
@@ -84,6 +85,34 @@ def test_weight_bias_and_residual_may_be_left_out(kernels, absent):
     for actual, wanted in zip((dx, dweight, dbias), expected, strict=False):
         assert wanted is None or relative_error(actual, wanted) < 1e-11
     assert (dresidual is None) == (expected[3] is None)
+
+
+@every_module
+@over_dtypes
+@pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
+@over_shapes
+def test_without_a_residual_the_input_tells_where_the_relu_was_open(kernels, dtype, tolerance, training, shape):
+    case = make_case(shape, dtype)
+    case[0][:] = case[0] - dtype(2)  # so that the ReLU is shut for many
+    case = *case[:3], None, *case[4:]
+    _, grads = run(kernels, case, training, True)
+    _, expected_grads = torch_batch_norm(*case, training, True)
+    for actual, expected in zip(grads[:3], expected_grads, strict=False):
+        assert np.abs(actual - expected).max() < tolerance * max(1, np.abs(expected).max())
+
+
+@every_module
+@over_dtypes
+def test_forward_and_backward_agree_on_the_side_of_the_relu_to_the_bit(kernels, dtype, tolerance):
+    """Each number is shifted to within rounding of zero, where a product rounded elsewhere would change its sign."""
+    x, mean, scale = (normal(1, 4096, 1, 1, seed=seed, dtype=dtype) for seed in range(3))
+    mean, scale = mean.reshape(-1), scale.reshape(-1)
+    bias = -((x.reshape(-1) - mean) * scale)
+    x = np.concatenate([x, np.nextafter(x, dtype(9)), np.nextafter(x, dtype(-9))])
+    y = kernels.batch_norm(x, mean, scale, None, bias, None, True)
+    dx, *_ = kernels.batch_norm_grad(np.ones_like(x), x, None, mean, scale, None, bias, True, False, False)
+    assert 0.1 < (y > 0).mean() < 0.9
+    assert np.array_equal(dx != 0, y > 0)
 
 
 @every_module
@@ -120,7 +149,7 @@ def test_an_empty_batch_passes_through(kernels):
     assert not mean.any()
     assert not var.any()
     y = kernels.batch_norm(x, mean, var + 1, None, None, None, True)
-    dx, dweight, dbias, _ = kernels.batch_norm_grad(x, x, y, mean, var + 1, None, True, False)
+    dx, dweight, dbias, _ = kernels.batch_norm_grad(x, x, y, mean, var + 1, None, None, True, True, False)
     assert y.shape == dx.shape == x.shape
     assert not dweight.any()
     assert not dbias.any()
@@ -169,7 +198,7 @@ def test_nan_passes_the_relu_of_batch_norm_forward_and_backward(kernels):
     y = kernels.batch_norm(x, zero, one, None, None, None, True)
     assert np.isnan(y).sum() == 1
     dy = np.ones_like(x)
-    _, _, dbias, dresidual = kernels.batch_norm_grad(dy, x, y, zero, one, None, False, True)
+    _, _, dbias, dresidual = kernels.batch_norm_grad(dy, x, y, zero, one, None, None, True, False, True)
     assert dresidual[0, 0, 1, 1] == 1
     assert np.array_equal(dbias, dresidual.sum(axis=(0, 2, 3)))
 
@@ -178,7 +207,7 @@ def test_nan_passes_the_relu_of_batch_norm_forward_and_backward(kernels):
 def test_frozen_statistics_keep_an_infinite_input_out_of_the_input_gradient(kernels):
     x, dy = normal(2, 2, 3, 3), normal(2, 2, 3, 3, seed=1)
     x[0, 0, 0, 0] = np.inf
-    dx, *_ = kernels.batch_norm_grad(dy, x, None, np.zeros(2), np.ones(2), None, False, False)
+    dx, *_ = kernels.batch_norm_grad(dy, x, None, np.zeros(2), np.ones(2), None, None, False, False, False)
     assert np.array_equal(dx, dy)
 
 

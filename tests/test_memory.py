@@ -186,3 +186,123 @@ def test_retained_gradient_goes_with_its_tensor():
     assert tensor() is None
     loss.backward()
     assert x.grad.tolist() == [6.0, 6.0, 6.0]
+
+
+def steep_leaf():
+    return Tensor(np.array([1.0, -3.0]), requires_grad=True)
+
+
+class Doubled(Function):
+    """2 * x, which can be had from x again; ``remade`` gets an entry whenever it is."""
+
+    can_remake = True
+
+    def __init__(self, remade=None):
+        self.remade = [] if remade is None else remade
+
+    def forward(self, x):
+        self.save(x)
+        return 2 * x
+
+    def remake(self, x):
+        self.remade.append(x.shape)
+        return 2 * x.array
+
+    def backward(self, dy):
+        return 2 * dy
+
+
+def test_an_output_that_can_be_remade_goes_although_the_next_function_saved_it():
+    x, remade = steep_leaf(), []
+    y = Doubled(remade)(x)
+    array = weakref.ref(y.array)
+    loss = (y * y).sum()
+    del y
+    assert array() is None
+    loss.backward()
+    assert remade
+    assert np.array_equal(x.grad.numpy(), [8.0, -24.0])
+
+
+def test_an_output_that_somebody_holds_is_not_remade():
+    x, remade = steep_leaf(), []
+    y = Doubled(remade)(x)
+    (y * y).sum().backward()
+    assert not remade
+    assert np.array_equal(x.grad.numpy(), [8.0, -24.0])
+
+
+def test_a_remade_output_has_second_derivatives():
+    x = steep_leaf()
+    y = Doubled()(x)
+    loss = (y * y * y).sum()  # 8 x^3
+    del y
+    (gradient,) = minires.autograd.grad(loss, x, create_graph=True)
+    (second,) = minires.autograd.grad(gradient.sum(), x)
+    assert np.array_equal(gradient.detach().numpy(), [24.0, 216.0])
+    assert np.array_equal(second.numpy(), [48.0, -144.0])
+
+
+def test_an_output_can_be_remade_after_its_function_was_freed():
+    y = Doubled()(steep_leaf())
+    other = Tensor(np.array([5.0, 7.0]), requires_grad=True)
+    product = (y * other).sum()
+    y.sum().backward()
+    del y
+    (gradient,) = minires.autograd.grad(product, other)
+    assert np.array_equal(gradient.numpy(), [2.0, -6.0])
+
+
+@pytest.mark.parametrize("change", ["before it is saved", "after"])
+def test_an_output_changed_in_place_is_not_remade(change):
+    y = Doubled()(steep_leaf())
+    other = Tensor(np.array([5.0, 7.0]), requires_grad=True)
+    if change == "after":
+        product = (y * other).sum()
+    with minires.no_grad():
+        y.add_(1)
+    if change == "after":
+        del y
+        with pytest.raises(RuntimeError, match="changed in place"):
+            minires.autograd.grad(product, other)
+    else:
+        product = (y * other).sum()
+        del y
+        (gradient,) = minires.autograd.grad(product, other)
+        assert np.array_equal(gradient.numpy(), [3.0, -5.0])
+
+
+def test_an_output_whose_input_changed_in_place_is_refused():
+    x = steep_leaf()
+    y = Doubled()(x)
+    other = Tensor(np.array([5.0, 7.0]), requires_grad=True)
+    product = (y * other).sum()
+    del y
+    with minires.no_grad():
+        x.add_(1)
+    with pytest.raises(RuntimeError, match="Doubled needs input 0"):
+        minires.autograd.grad(product, other)
+
+
+class Arrays:
+    """An observer that has weak references to the large arrays that operations made."""
+
+    def __init__(self):
+        self.made = []
+
+    def forward(self, function, inputs, outputs, seconds):
+        self.made.extend(weakref.ref(output.array) for output in outputs if output.ndim == 4)
+
+    def backward(self, function, grads, gradients, seconds):
+        pass
+
+
+def test_a_residual_block_keeps_three_activations_of_four():
+    """What its first batch norm made can be had from what its first convolution made."""
+    block = minires.models.blocks.BasicBlock(4, 4)
+    with minires.autograd.observe(Arrays()) as arrays:
+        y = block(minires.randn(2, 4, 5, 5))
+    assert len(arrays.made) == 4
+    assert sum(alive(arrays.made)) == 3
+    y.sum().backward()
+    assert all(parameter.grad is not None for parameter in block.parameters())

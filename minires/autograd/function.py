@@ -42,6 +42,21 @@ class _Saved(NamedTuple):
     version_number: int = 0
 
 
+class _Remakable(NamedTuple):
+    """A saved input that stays in memory only while others want it: `Function.remake` computes it again."""
+
+    function: Function  # which made it
+    kept: tuple[_Saved, ...]  # by that function, whose own may have been freed since
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.function.outputs[0].shape
+
+    def array(self) -> Array:
+        array = self.function.made()
+        return self.function.remake(*map(self.function._unpack, self.kept)) if array is None else array
+
+
 class _Output(NamedTuple):
     """What a backward pass must know of an output, which may be gone by then."""
 
@@ -65,6 +80,9 @@ class Function:
 
     A subclass that sets ``materialize_grads = False`` gets None in backward where others get zeros.
 
+    An output that is cheaply had from what backward needs anyway need not stay in memory because the next Function
+    saves it: where ``can_remake`` is true, ``remake(*saved)`` computes it once more, to the bit, from what `saved` was.
+
     Examples
     --------
     >>> class Cube(Function):
@@ -81,6 +99,7 @@ class Function:
     """
 
     materialize_grads = True
+    can_remake = False
     needs_grad: tuple[bool, ...] = ()
     input_shapes: tuple[tuple[int, ...], ...] = ()
     edges: tuple[Edge | Tensor | None, ...] = ()  # a leaf Tensor stands for itself
@@ -88,6 +107,7 @@ class Function:
     creation_number = -1  # counts applications; -1 before this one's
     output_hooks: dict[int, Hooks]  # by output
     retaining: dict[int, weakref.ref[Tensor]]  # by output: the Tensor whose retain_grad() was called
+    made: weakref.ref[Array]  # the output's array, where it can be remade
     forward_stack: str | None = None  # where it was called, under detect_anomaly
     _kept: tuple = ()
     _saved: tuple[_Saved, ...] | None = ()
@@ -99,6 +119,10 @@ class Function:
     def backward(self, *grads: Any) -> Any:
         """Compute the gradients of the inputs, as Tensors, from those of the outputs."""
         raise NotImplementedError(f"{type(self).__name__} has no backward: its gradient is not defined")
+
+    def remake(self, *saved: Any) -> Array:
+        """Compute the only output again from what was saved."""
+        raise NotImplementedError(f"{type(self).__name__} has no remake")
 
     @property
     def name(self) -> str:
@@ -158,6 +182,8 @@ class Function:
                 output.grad_fn, output.output_index = self, index
         self.outputs = tuple([_Output(o.array.shape, o.array.dtype, o._requires_grad) for o in outputs])
         self._saved = tuple([_pack(value, inputs, outputs, results) for value in self._kept])
+        if self.can_remake:
+            self.made = weakref.ref(outputs[0].array)
         if state.anomaly:
             self.forward_stack = anomaly.calling_stack()
 
@@ -187,13 +213,14 @@ class Function:
                 f"memory was changed in place after the forward pass (version {version.number}, expected "
                 f"{saved.version_number}). Change a copy instead: x = x + y rather than x += y, or clone() first."
             )
+        if isinstance(value, _Remakable):
+            return _output_of(value.function, 0, value.array(), version)
         if saved.kind == "input":
             return value
+        if saved.kind == "output" and self.outputs[saved.position].has_gradient:
+            return _output_of(self, saved.position, value, version)
         result = Tensor(value)
         result._version = version
-        if saved.kind == "output" and self.outputs[saved.position].has_gradient:
-            result._requires_grad = True
-            result.grad_fn, result.output_index = self, saved.position
         return result
 
     def output_hooks_at(self, index: int) -> Hooks:
@@ -267,9 +294,29 @@ def _output_tensor(array: Array, inputs: tuple) -> Tensor:
     return output
 
 
+def _output_of(function: Function, index: int, array: Array, version: Version) -> Tensor:
+    """Wrap the array of an output once more, connected to the graph."""
+    output = Tensor(array)
+    output._version = version
+    output._requires_grad = True
+    output.grad_fn, output.output_index = function, index
+    return output
+
+
+def _is_remakable(tensor: Tensor) -> bool:
+    """Tell whether what a Tensor holds is still what its Function made, and can be made again."""
+    function = tensor.grad_fn
+    if function is None or not function.can_remake or not function._saved:
+        return False
+    return function.made() is tensor.array and tensor._version.number == 0
+
+
 def _pack(value: Any, inputs: tuple, outputs: tuple[Tensor, ...], results: tuple) -> _Saved:
     for index, tensor in enumerate(inputs):
         if isinstance(tensor, Tensor) and value is tensor.array:
+            if _is_remakable(tensor):
+                remakable = _Remakable(tensor.grad_fn, tensor.grad_fn._saved)
+                return _Saved(remakable, "input", index, tensor._version, tensor._version.number)
             return _Saved(tensor, "input", index, tensor._version, tensor._version.number)
     for index, (tensor, result) in enumerate(zip(outputs, results, strict=True)):
         if value is result:  # only the array is kept: holding the Tensor would close a reference cycle

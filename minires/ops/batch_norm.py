@@ -41,22 +41,27 @@ class BatchNorm(Function):
             self.mean, self.var = kernels.batch_norm_statistics(x)
         self.invstd = 1 / array_module(x).sqrt(self.var + self.eps)  # in float32 where x has 16 bits, like all of (C,)
         y = kernels.batch_norm(x, self.mean, self.invstd, weight, bias, residual, self.activation == "relu")
-        self.save(x, weight, y if self.activation else None)
+        # Without a residual x tells all: where the ReLU was open, and y itself to the convolution that comes next.
+        self.can_remake = residual is None
+        self.save(x, weight, bias, y if self.activation and residual is not None else None)
         return y
 
+    def remake(self, *saved):
+        x, weight, bias = (None if tensor is None else tensor.array for tensor in saved[:3])
+        return kernels_for(x).batch_norm(x, self.mean, self.invstd, weight, bias, None, self.activation == "relu")
+
     def backward(self, dy):
-        x, weight, y = self.saved
+        x, weight, bias, y = self.saved
         if is_grad_enabled():
+            if self.activation and y is None:
+                y = Tensor(self.remake(x, weight, bias))
             return self._recorded_backward(dy, x, weight, y)
+        x_array, weight_array, bias_array, y_array = (
+            None if tensor is None else tensor.array for tensor in (x, weight, bias, y)
+        )
         gradients = kernels_for(dy.array).batch_norm_grad(
-            dy.array,
-            x.array,
-            None if y is None else y.array,
-            self.mean,
-            self.invstd,
-            None if weight is None else weight.array,
-            self.training,
-            self.needs_grad[3],
+            *(dy.array, x_array, y_array, self.mean, self.invstd, weight_array, bias_array),
+            *(self.activation == "relu", self.training, self.needs_grad[3]),
         )
         return tuple(
             Tensor(gradient) if needed else None for gradient, needed in zip(gradients, self.needs_grad, strict=True)

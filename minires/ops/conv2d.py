@@ -31,8 +31,9 @@ class Conv2d(Function):
 
     def backward(self, dy):
         x, w = self.saved
-        dx = Conv2dInputGrad(self.geometry)(dy, w) if self.needs_grad[0] else None
         dw = Conv2dWeightGrad(self.geometry)(x, dy) if self.needs_grad[1] else None
+        del x  # it may have been remade for this: its memory is then free for dx
+        dx = Conv2dInputGrad(self.geometry)(dy, w) if self.needs_grad[0] else None
         return dx, dw
 
 

@@ -6,7 +6,8 @@ In channels-last memory x is a matrix of M pixels by C channels, cut into chunks
                  joined by the formula of Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm for
                  computing sample variances", 1979. As accurate as two passes over memory.
     forward      one pass: normalise, add the residual, apply the ReLU.
-    backward     one pass for the sums of g and g * (x - mean), one for dx.
+    backward     one pass for the sums of g and g * (x - mean), one for dx; without a residual neither reads y, since
+                 computing it from x again takes less time than fetching it from memory.
 
 Sums are in double precision. Chunks depend on the shape alone, so that any number of threads gives the same bits.
 """
@@ -51,11 +52,11 @@ def batch_norm(
     rows = _rows(x)
     height, chunks = _chunks(rows)
     scale = _folded(invstd if weight is None else invstd * weight, rows)
-    shift = _folded(np.zeros_like(mean) if bias is None else bias, rows)
+    offset = _folded(np.zeros_like(mean) if bias is None else bias, rows)
     added = np.empty((0, 0), x.dtype) if residual is None else _rows(residual)
     floor = x.dtype.type(0 if relu else -np.inf)
     y = empty(rows.shape, rows.dtype)
-    launch(_normalise, chunks, 2 * rows.size, height, rows, _folded(mean, rows), scale, shift, added, floor, y)
+    launch(_normalise, chunks, 2 * rows.size, height, rows, _folded(mean, rows), scale, offset, added, floor, y)
     return _unrows(y, x)
 
 
@@ -66,31 +67,39 @@ def batch_norm_grad(
     mean: Array,
     invstd: Array,
     weight: Array | None,
+    bias: Array | None,
+    relu: bool,
     training: bool,
     needs_residual: bool,
 ) -> tuple[Array, Array, Array, Array | None]:
     """Gradients of `batch_norm`: (dx, dweight, dbias, dresidual); see the reference kernel of this name."""
-    rows, g = _rows(x), _rows(dy)
+    rows, dy_rows = _rows(x), _rows(dy)
     height, chunks = _chunks(rows)
     channels = x.shape[1]
-    output = np.empty((0, 0), x.dtype) if y is None else _rows(y)
-    masked = g if y is None else empty(g.shape, g.dtype)
-    sums, products = np.zeros((2, chunks, rows.shape[1]))
     centre = _folded(mean, rows)
-    launch(_gradient_sums, chunks, 3 * rows.size, height, g, rows, output, centre, masked, sums, products)
+    scale = _folded(invstd if weight is None else invstd * weight, rows)
+    # Where the ReLU was open is read from y; where there is none, it is computed from x once more in both passes.
+    output = _rows(y) if relu and y is not None else np.empty((0, 0), x.dtype)
+    g = empty(rows.shape, rows.dtype) if output.size else dy_rows
+    if not relu or output.size:
+        offset = np.full(rows.shape[1], np.inf, x.dtype)  # a gate that is always open
+    else:
+        offset = _folded(np.zeros_like(mean) if bias is None else bias, rows)
+    sums, products = np.zeros((2, chunks, rows.shape[1]))
+    vectors = centre, scale, offset
+    launch(_gradient_sums, chunks, 3 * rows.size, height, dy_rows, rows, output, *vectors, g, sums, products)
     dbias = sums.reshape(-1, channels).sum(axis=0)
     dweight = products.reshape(-1, channels).sum(axis=0) * invstd
 
     # dx = scale * (g - shift - (x - mean) * slope), over g where nobody else sees it
     count = max(1, x.size // max(1, channels))
-    scale = _folded(invstd if weight is None else invstd * weight, rows)
     shift = _folded((dbias / count).astype(x.dtype), rows)
     slope = _folded((dweight / count * invstd).astype(x.dtype), rows)
-    dx = empty(g.shape, g.dtype) if y is None or needs_residual else masked
-    launch(_input_grad, chunks, 2 * rows.size, height, masked, rows, centre, scale, shift, slope, training, dx)
+    dx = g if output.size and not needs_residual else empty(rows.shape, rows.dtype)
+    launch(_input_grad, chunks, 2 * rows.size, height, g, rows, *vectors, shift, slope, training, dx)
     dresidual = None
     if needs_residual:
-        dresidual = dy if y is None else _unrows(masked, x)
+        dresidual = _unrows(g, x) if relu else dy
     return _unrows(dx, x), dweight.astype(x.dtype), dbias.astype(x.dtype), dresidual
 
 
@@ -153,38 +162,56 @@ def _join(total, height, fold, means, squares, mean, var):
 
 
 @kernel
-def _normalise(start, stop, height, x, mean, scale, shift, residual, floor, y):
+def _affine(x, mean, scale, offset):
+    """One number normalised; forward and backward share it, so that they agree to the bit on the ReLU's side."""
+    return (x - mean) * scale + offset
+
+
+@kernel
+def _normalise(start, stop, height, x, mean, scale, offset, residual, floor, y):
     for i in range(start * height, min(stop * height, x.shape[0])):
         if residual.size == 0:
             for c in range(mean.size):
-                value = (x[i, c] - mean[c]) * scale[c] + shift[c]
+                value = _affine(x[i, c], mean[c], scale[c], offset[c])
                 y[i, c] = floor if value < floor else value  # in this form a NaN stays
         else:
             for c in range(mean.size):
-                value = (x[i, c] - mean[c]) * scale[c] + shift[c] + residual[i, c]
+                value = _affine(x[i, c], mean[c], scale[c], offset[c]) + residual[i, c]
                 y[i, c] = floor if value < floor else value
 
 
 @kernel
-def _gradient_sums(start, stop, height, dy, x, y, mean, g, sums, products):
-    """Sums of g and g * (x - mean) over each chunk; with a ReLU output y, first g = dy where y is not <= 0."""
+def _gated(g, x, mean, scale, offset):
+    """What a ReLU behind `_affine` lets through of a gradient."""
+    return type(g)(0) if _affine(x, mean, scale, offset) <= 0 else g
+
+
+@kernel
+def _gradient_sums(start, stop, height, dy, x, y, mean, scale, offset, g, sums, products):
+    """Sums of g and g * (x - mean) over each chunk; with a ReLU output y, g is dy where y is not <= 0, and kept."""
     for chunk in range(start, stop):
         total, product = sums[chunk], products[chunk]
         for i in range(chunk * height, min((chunk + 1) * height, x.shape[0])):
             if y.size > 0:
                 for c in range(mean.size):
                     g[i, c] = 0 if y[i, c] <= 0 else dy[i, c]
-            for c in range(mean.size):
-                total[c] += g[i, c]
-                product[c] += np.float64(g[i, c]) * (x[i, c] - mean[c])
+                for c in range(mean.size):
+                    total[c] += g[i, c]
+                    product[c] += np.float64(g[i, c]) * (x[i, c] - mean[c])
+            else:
+                for c in range(mean.size):
+                    value = np.float64(_gated(dy[i, c], x[i, c], mean[c], scale[c], offset[c]))
+                    total[c] += value
+                    product[c] += value * (x[i, c] - mean[c])
 
 
 @kernel
-def _input_grad(start, stop, height, g, x, mean, scale, shift, slope, training, dx):
+def _input_grad(start, stop, height, g, x, mean, scale, offset, shift, slope, training, dx):
     for i in range(start * height, min(stop * height, x.shape[0])):
         if training:
             for c in range(mean.size):
-                dx[i, c] = (g[i, c] - shift[c] - (x[i, c] - mean[c]) * slope[c]) * scale[c]
+                value = _gated(g[i, c], x[i, c], mean[c], scale[c], offset[c])
+                dx[i, c] = (value - shift[c] - (x[i, c] - mean[c]) * slope[c]) * scale[c]
         else:
             for c in range(mean.size):
-                dx[i, c] = g[i, c] * scale[c]
+                dx[i, c] = _gated(g[i, c], x[i, c], mean[c], scale[c], offset[c]) * scale[c]

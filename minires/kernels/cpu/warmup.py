@@ -93,7 +93,7 @@ def _batch_norm(dtype: np.dtype) -> None:
     x = np.zeros((2, 16, 8, 8), dtype)
     mean, var = cpu.batch_norm_statistics(x)
     y = cpu.batch_norm(x, mean, var, var, mean, x, True)
-    cpu.batch_norm_grad(y, x, y, mean, var, var, True, True)
+    cpu.batch_norm_grad(y, x, y, mean, var, var, mean, True, True, True)
 
 
 def _pooling(dtype: np.dtype) -> None:

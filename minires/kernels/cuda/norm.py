@@ -89,24 +89,25 @@ def batch_norm_grad(
     mean: Array,
     invstd: Array,
     weight: Array | None,
+    bias: Array | None,
+    relu: bool,
     training: bool,
     needs_residual: bool,
 ) -> tuple[Array, Array, Array, Array | None]:
     """Gradients of `batch_norm`: (dx, dweight, dbias, dresidual); see the reference kernel of this name."""
     channels = x.shape[1]
-    g, flat, output = _flat(dy), _flat(x), None if y is None else _flat(y)
+    g, flat, output = _flat(dy), _flat(x), _flat(y) if relu and y is not None else None
     dx = backend().empty(flat.shape, x.dtype)
-    dresidual = backend().empty(flat.shape, x.dtype) if needs_residual and y is not None else None
+    dresidual = backend().empty(flat.shape, x.dtype) if needs_residual and relu else None
     if x.size == 0:
         dweight, dbias = (zeros((channels,), wide_dtype(x.dtype)) for _ in range(2))
     else:
         cut = _cut(channels, g, flat, output, dx, dresidual)
-        mean, invstd, weight = (_contiguous(v) for v in (mean, invstd, weight))
-        dweight, dbias = _parameter_gradients(g, flat, output, mean, invstd, cut)
+        vectors = *(_contiguous(v) for v in (mean, invstd, weight, bias)), relu and y is None
+        dweight, dbias = _parameter_gradients(g, flat, output, vectors, cut, channels)
         sizes = np.int64(cut.rows), cut.columns, channels, np.int64(cut.height)
-        vectors = mean, invstd, weight, dweight, dbias
         count = np.float64(x.size // channels)
-        arguments = g, flat, output, *vectors, bool(training), count, dx, dresidual, *sizes
+        arguments = g, flat, output, *vectors, dweight, dbias, bool(training), count, dx, dresidual, *sizes
         launch("norm_grad", named("input_grad", flat, cut.width), cut.grid, (LANES, TEAMS), *arguments)
     if needs_residual:
         return _unflat(dx, x), dweight, dbias, dy if dresidual is None else _unflat(dresidual, x)
@@ -114,14 +115,14 @@ def batch_norm_grad(
 
 
 def _parameter_gradients(
-    g: Array, x: Array, y: Array | None, mean: Array, invstd: Array, cut: Cut
+    g: Array, x: Array, y: Array | None, vectors: tuple, cut: Cut, channels: int
 ) -> tuple[Array, Array]:
-    """Return dweight and dbias, both (C,)."""
-    channels, chunks = len(mean), cut.grid[0]
+    """Return dweight and dbias, both (C,); the vectors are mean, invstd, weight, bias and whether they are the gate."""
+    chunks, (_, invstd, *_) = cut.grid[0], vectors
     sums, products = (backend().empty((chunks, cut.columns), np.float64) for _ in range(2))
     sizes = np.int64(cut.rows), cut.columns, channels, np.int64(cut.height)
     kernel = named("gradient_sums", x, cut.width)
-    launch("norm_grad", kernel, cut.grid, (LANES, TEAMS), g, x, y, mean, sums, products, *sizes)
+    launch("norm_grad", kernel, cut.grid, (LANES, TEAMS), g, x, y, *vectors, sums, products, *sizes)
     dweight, dbias = (backend().empty((channels,), wide_dtype(x.dtype)) for _ in range(2))
     arguments = sums, products, invstd, dweight, dbias, cut.columns, chunks, channels
     launch("norm_grad", named("join_sums", x), (-(-channels // TEAMS),), (LANES, TEAMS), *arguments)

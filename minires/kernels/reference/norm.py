@@ -60,13 +60,15 @@ def batch_norm_grad(
     mean: Array,
     invstd: Array,
     weight: Array | None,
+    bias: Array | None,
+    relu: bool,
     training: bool,
     needs_residual: bool,
 ) -> tuple[Array, Array, Array, Array | None]:
     """Gradients of `batch_norm`: (dx, dweight, dbias, dresidual).
 
-    ``y`` is the output where a ReLU was applied, None where not. With g = dy where that ReLU was open,
-    x_hat = (x - mean) * invstd and M values to a channel,
+    ``y`` is the output; None will do where no ReLU was applied, and where no residual was added, because x tells then
+    where the ReLU was open. With g = dy there, x_hat = (x - mean) * invstd and M values to a channel,
 
         dbias = sum(g),    dweight = sum(g * x_hat),    dresidual = g,
         dx = weight * invstd * g                                         if training is False (mean, invstd constants)
@@ -78,7 +80,9 @@ def batch_norm_grad(
     """
     xp = array_module(x)
     axes, count = _all_but_channel(x), _count(x)
-    g = dy if y is None else channels_last(relu_grad(dy, y))
+    if relu and y is None:
+        y = batch_norm(x, mean, invstd, weight, bias, None, relu)
+    g = channels_last(relu_grad(dy, y)) if relu else dy
     x_hat = (x - _per_channel(mean, x)) * _per_channel(invstd, x)
     dbias = g.sum(axis=axes, dtype=xp.float64)
     dweight = (g * x_hat).sum(axis=axes, dtype=xp.float64)
