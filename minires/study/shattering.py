@@ -27,7 +27,7 @@ from minires.nn import BatchNorm1d, Identity, Linear, Module, ModuleList, init
 from minires.nn import functional as F
 from minires.study.errors import StudyError
 from minires.study.figure import check_results, line_style, new_figure
-from minires.study.trace import check_batch, check_output, untouched
+from minires.study.trace import check_batch, check_output, trace, untouched
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -81,8 +81,8 @@ def gradient_autocorrelation(
     Raises
     ------
     StudyError
-        If the shapes differ, there are fewer than three points, or the gradient does not vary along the line at all (a
-        linear model): then nothing can be correlated.
+        If the shapes differ, there are fewer than three points, a gradient is not finite, or the gradient does not
+        vary along the line at all (a linear model): then nothing can be correlated.
     """
     check_batch(start)
     check_batch(end)
@@ -103,7 +103,8 @@ def gradient_autocorrelation(
     assert gradient is not None  # materialised
     gradients = gradient.cpu().numpy().astype(np.float64).reshape(points, -1)
     if not np.isfinite(gradients).all():
-        raise StudyError("gradients on this line are not finite: does the model have NaN in its parameters?")
+        trace(model, x)  # names the operation that made the first NaN
+        raise StudyError("gradients on this line are not finite, though the model's outputs are")
     return Autocorrelation(autocorrelation(gradients, max_lag), 1 / (points - 1))
 
 
