@@ -127,6 +127,12 @@ def test_lesions_leave_the_model_as_it_was():
     assert len(result.rows()) == 1 + len(result.lesions)
 
 
+def test_no_lesions_make_no_figure():
+    net = nn.Sequential(Scaling(1.0))
+    with pytest.raises(StudyError, match="no lesion was made"):
+        draw_lesions({"net": lesions(net, rows(*X), labels(0, 0, 0), kinds=())})
+
+
 def test_a_model_of_one_output_axis():
     with pytest.raises(StudyError, match=r"logits \(N, classes\) are needed, got \(3,\)"):
         lesions(nn.Sequential(Scaling(1.0), nn.Flatten(0)), rows([1.0], [2.0], [3.0]), labels(0, 0, 0))

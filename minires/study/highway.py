@@ -19,7 +19,7 @@ from minires.models.cifar import CifarResNet
 from minires.models.resnet import initialize, make_stage
 from minires.nn import BatchNorm2d, Conv2d, Module, Sequential, Sigmoid, init
 from minires.study.errors import StudyError
-from minires.study.figure import check_results, label_ticks, line_style, new_figure
+from minires.study.figure import check_results, label_ticks, legend_above, line_style, new_figure
 from minires.study.trace import trace, untouched
 
 if TYPE_CHECKING:
@@ -117,5 +117,5 @@ def draw_gate_openings(results: Mapping[str, GateOpenings]) -> Figure:
     axes.set(ylim=(0, 1), ylabel="mean opening of the gate")
     longest = max(results.values(), key=lambda result: len(result.blocks))
     label_ticks(axes, list(longest.blocks))
-    axes.legend()
+    legend_above(figure, axes)
     return figure

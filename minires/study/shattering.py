@@ -26,7 +26,7 @@ from minires.device import manual_seed
 from minires.nn import BatchNorm1d, Identity, Linear, Module, ModuleList, init
 from minires.nn import functional as F
 from minires.study.errors import StudyError
-from minires.study.figure import check_results, line_style, new_figure
+from minires.study.figure import check_results, legend_above, line_style, new_figure
 from minires.study.trace import check_batch, check_output, trace, untouched
 
 if TYPE_CHECKING:
@@ -216,7 +216,7 @@ def draw_autocorrelation(results: Mapping[str, Autocorrelation]) -> Figure:
         axes.plot(shares, result.values, color=line_style(index)["color"], label=label)
     axes.axhline(0, color="0.6", linewidth=1)
     axes.set(xlabel="lag, share of the line", ylabel="autocorrelation")
-    axes.legend()
+    legend_above(figure, axes)
     return figure
 
 
@@ -231,5 +231,5 @@ def draw_shattering_by_depth(results: Mapping[str, ShatteringByDepth]) -> Figure
     ticks = max((result.depths for result in results.values()), key=len)
     axes.set_xticks(ticks, [str(depth) for depth in ticks])
     axes.minorticks_off()
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", fontsize=9, ncols=3)
+    legend_above(figure, axes)
     return figure
