@@ -321,6 +321,12 @@ def test_images_of_more_than_2_to_the_31_numbers(tmp_path):
     geometry = Conv2dGeometry(shape, (1, 1, 1, 1), (32_768, (1 << 15) - 1))
     w = np.full((1, 1, 1, 1), 2, np.float16)
     assert kernels.conv2d(np.asarray(x), w, geometry)[0, 0].tolist() == [[0, 0], [4, 0], [0, 6]]
+    two_filters = Conv2dGeometry(shape, (2, 1, 1, 1), (32_768, (1 << 15) - 1))  # through patches
+    w = np.array([2, 3], np.float16).reshape(2, 1, 1, 1)
+    assert kernels.conv2d(np.asarray(x), w, two_filters)[0].tolist() == [
+        [[0, 0], [4, 0], [0, 6]],
+        [[0, 0], [6, 0], [0, 9]],
+    ]
 
 
 # Numbers of 16 bits

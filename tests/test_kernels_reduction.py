@@ -21,6 +21,8 @@ CASES = {
     "bias of a convolution": ((3, 8, 5, 6), (0, 2, 3)),
     "planes": ((3, 8, 5, 6), (2, 3)),
     "rows": ((9, 40), (1,)),
+    "many short ones": ((700, 3, 50), (1,)),
+    "many short ones, uneven": ((1100, 4, 31), (1,)),
     "channels": ((3, 8, 5, 6), (1,)),
     "outermost and innermost": ((4, 5, 6), (0, 2)),
     "three by turns": ((2, 3, 4, 5, 3), (0, 2, 4)),

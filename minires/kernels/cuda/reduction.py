@@ -17,13 +17,14 @@ from minires.device import Array
 from minires.dtypes import is_half, wide_dtype
 from minires.kernels import reference
 from minires.kernels.cuda.elementwise import cast
-from minires.kernels.cuda.launch import backend, blocks, launch, named, vector_width, zeros
+from minires.kernels.cuda.launch import backend, blocks, launch, launch_over, named, vector_width, zeros
 from minires.kernels.cuda.source import TYPES
 from minires.kernels.layout import in_memory_order
 
 LANES, TEAMS = 32, 8  # of a block, as in reduce.cu
 BLOCKS = 1 << 10  # about as many as an H100 holds at once
 STEP = 32  # rows that a block takes at once
+MANY = 1 << 15  # threads that keep a GPU busy
 LEAST = 1 << 10  # numbers to a warp, before a row is shared by several
 
 
@@ -59,6 +60,10 @@ def _sum_middle(x: Array, outer: int, length: int, inner: int) -> Array:
     if 0 in (outer, length, inner):
         return zeros((outer * inner,), x.dtype)
     y = backend().empty((outer * inner,), x.dtype)
+    if inner > 1 and length < STEP and y.size >= MANY:
+        width = vector_width(inner, x, y)
+        launch_over("reduce", named("sum_short", x, width), y.size, width, x, y, np.int64(length), inner)
+        return y
     width = vector_width(length if inner == 1 else inner, x)
     if inner == 1:
         wanted = min(max(1, BLOCKS * TEAMS // outer), -(-length // LEAST))

@@ -39,6 +39,24 @@ sum_columns(const T* x, double* parts, T* y, Index length, int inner, int across
     }
 }
 
+// Short sums, of which there are enough for a thread each; V divides inner.
+template <typename T, int V>
+__global__ void __launch_bounds__(256, 4) sum_short(const T* x, T* y, Index length, int inner, Index size) {
+    typedef typename Wide<T>::type W;
+    for (Index i = first_index() * V; i < size; i += index_step() * V) {
+        Index outer = i;
+        int column = pop(outer, inner);
+        W total[V] = {};
+        for (Index row = 0; row < length; row++) {
+            Vector<T, V> v = load<V>(x, (outer * length + row) * inner + column);
+            for (int k = 0; k < V; k++) total[k] += value(v.at[k]);
+        }
+        Vector<T, V> sums;
+        for (int k = 0; k < V; k++) assign(sums.at[k], total[k]);
+        store(y, i, sums);
+    }
+}
+
 // inner = 1: a warp takes `height` neighbours; parts (outer, chunks), `items` of them. V divides length and height.
 template <typename T, int V>
 __global__ void __launch_bounds__(256)
