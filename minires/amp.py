@@ -153,6 +153,11 @@ class GradScaler:
                     self._scale *= self.growth_factor
         self._found_inf, self._stepped = {}, set()
 
+    def after_step(self, optimizer: Any, found_inf: bool) -> None:
+        """Adapt the factor to a step that was made elsewhere, by a captured graph, as `step` and `update` would."""
+        self._found_inf[id(optimizer)] = found_inf
+        self.update()
+
     def get_scale(self) -> float:
         """Return the factor: 1 where scaling is not enabled."""
         return self._scale if self.enabled else 1.0

@@ -9,11 +9,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
+import numpy as np
+
+from minires.amp import GradScaler
 from minires.autograd import Tensor
 from minires.autograd.modes import state
 from minires.device import Array, cupy, refusing_random, watched_memory
 from minires.kernels import get_float32_matmul_precision
-from minires.kernels.capture import Capture, CaptureError, capturing, skipping_where
+from minires.kernels.capture import Capture, CaptureError, capturing, current_capture, skipping_where
 from minires.kernels.optim import unscale
 from minires.nn import Module
 from minires.optim import Optimizer
@@ -22,6 +25,7 @@ EAGER_STEPS = 2  # the first compiles and begins the optimizer's state, the seco
 
 
 Gradients = list[tuple[Tensor, Tensor]]  # parameters and theirs
+SCALE, INVERSE = "loss scale", "inverse of the loss scale"  # tables of a captured step
 
 
 class Results(NamedTuple):
@@ -50,13 +54,16 @@ class GraphedStep:
     frozen or their arrays replaced since), run as written. Learning rates and other options may change from step to
     step, so schedules work.
 
-    A step whose loss or gradient is Inf or NaN leaves parameters and the optimizer's arrays as they are.
+    A step whose loss or gradient is Inf or NaN leaves parameters and the optimizer's arrays as they are. With a
+    ``scaler`` that is part of the plan: its factor is adapted after each step, for which the GPU is waited for.
 
     Parameters
     ----------
     model : Module on one GPU. Its forward pass must do the same at each call, and read nothing from the GPU.
     loss : (output, targets) -> scalar Tensor.
     optimizer : SGD, Adam or AdamW of `minires.optim`, over the model's float32 or float64 parameters.
+    scaler : `minires.amp.GradScaler`, for float16; optional. The step scales the loss, unscales the gradients and calls
+        the scaler's ``update``.
 
     Attributes
     ----------
@@ -76,7 +83,13 @@ class GraphedStep:
     ...     loss = step(images.to("cuda"), targets.to("cuda"))
     """
 
-    def __init__(self, model: Module, loss: Callable[[Tensor, Tensor], Tensor], optimizer: Optimizer):
+    def __init__(
+        self,
+        model: Module,
+        loss: Callable[[Tensor, Tensor], Tensor],
+        optimizer: Optimizer,
+        scaler: GradScaler | None = None,
+    ):
         self._parameters, self._buffers = list(model.parameters()), list(model.buffers())
         devices = {parameter.device for parameter in self._parameters}
         if len(devices) != 1 or next(iter(devices)).type != "cuda":
@@ -85,6 +98,7 @@ class GraphedStep:
         self.model = model
         self.loss = loss
         self.optimizer = optimizer
+        self.scaler = scaler if scaler is not None and scaler.is_enabled() else None
         self.output: Tensor | None = None
         self.found_inf: Array = None
         self._device = next(iter(devices))
@@ -111,10 +125,12 @@ class GraphedStep:
             If the step cannot be captured, or the optimizer does other things since; no parameter has changed then.
         """
         conditions = self._conditions_of(images, targets)
+        state_before = {} if self.scaler is None else self._optimizer_state()
+        is_written = conditions != self._conditions or (self._captured is None and self._eager_steps < EAGER_STEPS)
         with self._on_stream():
-            if conditions != self._conditions or (self._captured is None and self._eager_steps < EAGER_STEPS):
-                if self._captured is None:
-                    self._eager_steps = self._eager_steps + 1 if conditions == self._conditions else 1
+            if is_written:
+                if self._captured is None and conditions != self._conditions:
+                    self._eager_steps = 0
                     self._conditions, self._arrays = conditions, self._present_arrays()
                 results = self._step(images, targets)
             else:
@@ -125,6 +141,13 @@ class GraphedStep:
                 results = self._replay(self._captured, images, targets)
             loss, output, self.found_inf = (array.copy() for array in results)
         self.output = Tensor(output)
+        found_inf = self.scaler is not None and bool(self.found_inf)
+        if self.scaler is not None:
+            if found_inf and not is_written:
+                self._set_optimizer_state(state_before)  # it has counted a step that was left out
+            self.scaler.after_step(self.optimizer, found_inf)
+        if is_written and not found_inf and conditions == self._conditions:
+            self._eager_steps += 1  # one that was left out may not have begun the optimizer's state
         return Tensor(loss)
 
     def _step(self, images: Tensor, targets: Tensor) -> Results:
@@ -132,12 +155,34 @@ class GraphedStep:
         self.optimizer.zero_grad()
         output = self.model(images)
         loss = self.loss(output, targets)
-        loss.backward()
+        scaled, inverse = self._scaled(loss)
+        scaled.backward()
         gradients = [parameter.grad.array for parameter in self._parameters if parameter.grad is not None]
-        found_inf = unscale([loss.array, *gradients], 1.0)
-        with skipping_where(found_inf):
-            self.optimizer.step()
+        found_inf = unscale([scaled.array, *gradients], inverse)
+        if self.scaler is not None and current_capture() is None and bool(found_inf):
+            self.optimizer.step_calls += 1  # for schedules, which count steps whether they change anything or not
+        else:
+            with skipping_where(found_inf):
+                self.optimizer.step()
         return Results(loss.array, output.array, found_inf)
+
+    def _scaled(self, loss: Tensor) -> tuple[Tensor, float | Array]:
+        """Return the loss times the scaler's factor, and what to multiply gradients with."""
+        if self.scaler is None:
+            return loss, 1.0
+        capture = current_capture()
+        if capture is None:
+            return self.scaler.scale(loss), 1 / self.scaler.get_scale()
+        factor, inverse = (cupy().empty((1,), dtype) for dtype in (loss.dtype, np.float64))
+        for (key, content), table in zip(self._scales(loss.dtype), (factor, inverse), strict=True):
+            capture.add(key, table, content, 0)
+        return loss * Tensor(factor.reshape(loss.shape)), inverse
+
+    def _scales(self, dtype: np.dtype) -> list[tuple[tuple[str, np.dtype], np.ndarray]]:
+        """Return the keys and the present contents of the tables that hold the loss scale and its inverse."""
+        assert self.scaler is not None  # only a captured step with one has them
+        scale = self.scaler.get_scale()
+        return [((SCALE, dtype), np.array([scale], dtype)), ((INVERSE, dtype), np.array([1 / scale]))]
 
     def _capture(self, images: Tensor, targets: Tensor) -> Captured:
         """Capture a step; nothing of it is done yet, but that the optimizer counts it.
@@ -148,7 +193,7 @@ class GraphedStep:
         xp = cupy()
         watched_memory(xp).pool.free_all_blocks()  # what the steps before took is needed once more now
         tables = Capture(lambda table, content: table.set(content, self._stream))
-        state_before = {parameter: dict(remembered) for parameter, remembered in self.optimizer.state.items()}
+        state_before = self._optimizer_state()
         calls_before = self.optimizer.step_calls
         with xp.cuda.using_allocator(self._allocate):
             inputs = xp.empty_like(images.array), xp.empty_like(targets.array)
@@ -158,8 +203,7 @@ class GraphedStep:
             except BaseException as error:
                 with suppress(Exception):  # where the capture is broken, ending it is an error too
                     self._stream.end_capture()
-                self.optimizer.state.clear()
-                self.optimizer.state.update(state_before)
+                self._set_optimizer_state(state_before)
                 self.optimizer.step_calls = calls_before
                 self.optimizer.zero_grad()
                 tables.fill()  # some of them are kept for later launches
@@ -189,6 +233,9 @@ class GraphedStep:
         for parameter, gradient in captured.gradients:
             parameter.grad = gradient
         with captured.tables.renewing():
+            if self.scaler is not None:
+                for key, content in self._scales(captured.results.loss.dtype):
+                    captured.tables.renew(key, content)
             self.optimizer.step()
 
     def _replay(self, captured: Captured, images: Tensor, targets: Tensor) -> Results:
@@ -203,6 +250,13 @@ class GraphedStep:
         frozen = tuple(parameter.requires_grad for parameter in self._parameters)
         places = tuple(id(array) for array in self._present_arrays())
         return batch, places, self.model.training, frozen, dict(state.autocast), get_float32_matmul_precision()
+
+    def _optimizer_state(self) -> dict[Tensor, dict[str, Any]]:
+        return {parameter: dict(remembered) for parameter, remembered in self.optimizer.state.items()}
+
+    def _set_optimizer_state(self, state: dict[Tensor, dict[str, Any]]) -> None:
+        self.optimizer.state.clear()
+        self.optimizer.state.update(state)
 
     def _present_arrays(self) -> list[Array]:
         return [tensor.array for tensor in (*self._parameters, *self._buffers)]

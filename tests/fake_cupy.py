@@ -1,15 +1,17 @@
 """A stand-in for CuPy and a GPU, on NumPy and the host shim, that can capture a stream and replay it.
 
 Arrays on the "device" are `DeviceArray`s. What CuPy refuses is refused: NumPy arrays among them, and during a capture
-all that reads from the device, and products by CuPy's cuBLAS. While a stream is captured, launches and changes in place
-are written down and not done, so that whoever looks at a result finds garbage, as on a GPU. A replay does them.
+all that reads from the device, and products by CuPy's cuBLAS. While a thread captures a stream, launches and changes in
+place are written down and not done, so that whoever looks at a result finds garbage, as on a GPU. A replay does them.
 """
 
 from __future__ import annotations
 
 import importlib.machinery
 import sys
+import threading
 import types
+from collections import deque
 from contextlib import contextmanager, nullcontext
 from functools import cached_property
 from types import SimpleNamespace
@@ -26,8 +28,8 @@ class Forbidden(RuntimeError):
     """What raises on a GPU while a stream is captured."""
 
 
-class Tape:
-    """What a captured stream is to do."""
+class Tape(threading.local):
+    """What a captured stream is to do: a capture concerns the thread that began it."""
 
     operations = None  # a list during a capture
 
@@ -43,10 +45,13 @@ class Tape:
         if self.is_on():
             self.operations.append(operation)
         else:
+            work.stream.synchronize()  # what the stream was given before comes before
             operation()
 
     def result(self, compute, *operands):
         """The array that ``compute`` makes of arrays: computed now for its shape and dtype, and again in a replay."""
+        if not self.is_on():
+            work.stream.synchronize()
         with np.errstate(all="ignore"):
             made = np.asarray(compute())
         if self.is_on() and not any(np.may_share_memory(made, operand) for operand in operands):
@@ -135,22 +140,43 @@ class DeviceArray(np.ndarray):
 
     def set(self, values, stream):
         tape.forbid("a copy from the host")
-        stream.copies.append(lambda: plain(self).__setitem__(..., values))
+        stream.give(lambda: plain(self).__setitem__(..., values))
 
 
 class Stream:
-    """A stream. Launches are done at once; copies from the host only when somebody waits for them."""
+    """A stream. Copies from the host, and launches behind them, are done only when somebody waits for them."""
 
     ptr = 0
 
     def __init__(self, non_blocking=False):
-        self.copies, self.done = [], 0
+        self.given, self.done, self.waiting, self.lock = 0, 0, deque(), threading.RLock()
+        self.outside = []
 
     def __enter__(self):
+        self.outside.append(work.stream)
+        work.stream = self
         return self
 
     def __exit__(self, *exception):
-        pass
+        work.stream = self.outside.pop()
+
+    def give(self, operation):
+        with self.lock:
+            self.waiting.append(operation)
+            self.given += 1
+
+    def launch(self, operation):
+        """Do a kernel's work, behind what is waited for."""
+        with self.lock:
+            self.give(operation)
+            if len(self.waiting) == 1:
+                self.finish(self.given)
+
+    def finish(self, until):
+        with self.lock:
+            while self.done < until:
+                self.waiting.popleft()()
+                self.done += 1
 
     def record(self):
         tape.forbid("an event of another stream")
@@ -162,7 +188,7 @@ class Stream:
 
     def synchronize(self):
         tape.forbid("synchronize")
-        Event(self).synchronize()
+        self.finish(self.given)
 
     def begin_capture(self):
         assert not tape.is_on()
@@ -177,12 +203,20 @@ class Event:
     """Behind what a stream was given so far."""
 
     def __init__(self, stream):
-        self.stream, self.until = stream, stream.done + len(stream.copies)
+        self.stream, self.until = stream, stream.given
 
     def synchronize(self):
-        while self.stream.done < self.until:
-            self.stream.copies.pop(0)()
-            self.stream.done += 1
+        self.stream.finish(self.until)
+
+
+class Work(threading.local):
+    """The stream that a thread works on."""
+
+    def __init__(self):
+        self.stream = Stream()
+
+
+work = Work()
 
 
 class Graph:
@@ -228,7 +262,10 @@ class DeviceHost(Host):
 
     def run(self, source, kernel, grid, block, arguments):
         launch = super().run
-        tape.do(lambda: launch(source, kernel, grid, block, arguments))
+        if tape.is_on():
+            tape.do(lambda: launch(source, kernel, grid, block, arguments))
+        else:
+            work.stream.launch(lambda: launch(source, kernel, grid, block, arguments))
 
     @cached_property
     def _blas(self):
@@ -274,7 +311,6 @@ class FakeCupy(types.ModuleType):
     def __init__(self):
         super().__init__("cupy")
         self.__spec__ = importlib.machinery.ModuleSpec("cupy", None)
-        stream = Stream()
 
         @contextmanager
         def using_allocator(allocate):
@@ -285,7 +321,7 @@ class FakeCupy(types.ModuleType):
             Device=lambda index: nullcontext(),
             Stream=Stream,
             MemoryPool=Pool,
-            get_current_stream=lambda: stream,
+            get_current_stream=lambda: work.stream,
             set_allocator=lambda allocate: None,
             using_allocator=using_allocator,
         )
@@ -310,6 +346,8 @@ class FakeCupy(types.ModuleType):
             if "out" in options:
                 return function(*arguments, **options)  # see DeviceArray.__array_ufunc__
             operands = plain(arguments)
+            if name in ("empty", "empty_like"):  # memory alone, nothing to do
+                return function(*operands, **options).view(DeviceArray)
             return tape.result(lambda: function(*operands, **options), *arrays_in(operands))
 
         return run

@@ -16,5 +16,6 @@ sys.exit(pytest.main(sys.argv[1:]))'
 for tool in memcheck initcheck racecheck synccheck; do
     echo "== $tool"
     compute-sanitizer --tool "$tool" --error-exitcode 1 python -c "$run" -q -n 0 -m gpu \
-        tests/test_kernels_conv.py tests/test_kernels_matmul.py tests/test_kernels_norm.py tests/test_kernels_pool.py
+        tests/test_kernels_conv.py tests/test_kernels_images.py tests/test_kernels_matmul.py tests/test_kernels_norm.py \
+        tests/test_kernels_pool.py tests/test_kernels_reduction.py
 done

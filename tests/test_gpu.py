@@ -10,9 +10,9 @@ import minires
 import minires.nn.functional as F
 from minires import amp, models, optim
 from minires.cuda import CaptureError, GraphedStep
-from minires.data import DataLoader, Shapes
+from minires.data import DataLoader, Shapes, dataset_info
 from minires.data import transforms as T
-from minires.data.on_device import on_device
+from minires.data.on_device import batches_for, on_device
 from minires.device import cupy, to_device
 from minires.kernels import cuda, kernels_for, reference, use_reference
 from minires.kernels.cuda.gpu import current_gpu
@@ -154,6 +154,36 @@ def test_a_captured_step_gives_the_bits_of_the_one_that_is_written(name, half):
     assert all(np.array_equal(a, b) for a, b in zip(weights, others, strict=True))
 
 
+def test_a_captured_loss_scale_follows_that_of_steps_as_written():
+    found = []
+    for graphed in (True, False):
+        minires.manual_seed(0)
+        net = models.resnet20().to("cuda")
+        optimizer = optim.SGD(net.parameters(), 0.05, 0.9)
+        scaler = amp.GradScaler(init_scale=2.0**24, growth_interval=3)
+        step = GraphedStep(net, F.cross_entropy, optimizer, scaler)
+        scales, losses = [], []
+        for number in range(16):
+            images = minires.Tensor(normal(8, 3, 32, 32, seed=number, dtype=np.float32)).to("cuda")
+            targets = minires.Tensor(np.arange(8)).to("cuda")
+            with amp.autocast("cuda", "float16"):
+                if graphed:
+                    loss = step(images, targets)
+                else:
+                    optimizer.zero_grad()
+                    loss = F.cross_entropy(net(images), targets)
+            if not graphed:
+                scaler.scale(loss).backward()
+                scaler.step(optimizer)
+                scaler.update()
+            scales.append(scaler.get_scale())
+            losses.append(loss.item())
+        assert step.is_captured == graphed
+        found.append((scales, losses, [value.cpu().numpy() for value in net.state_dict().values()]))
+    assert found[0][:2] == found[1][:2]
+    assert all(np.array_equal(a, b) for a, b in zip(found[0][2], found[1][2], strict=True))
+
+
 def test_adam_can_be_captured():
     (losses, weights), (expected, others) = (
         steps_of("resnet20", graphed, optimizer=lambda p: optim.AdamW(p, 1e-3)) for graphed in (True, False)
@@ -219,10 +249,19 @@ def test_mixed_precision_is_near_float32(name, half, tolerance):
 
 def test_batches_copied_ahead_are_whole():
     loader = DataLoader(Shapes(size=256, transform=T.ToTensor()), 32, num_workers=2)
-    for (images, targets), (there, labels) in zip(loader, on_device(loader, "cuda"), strict=True):
+    for (images, targets), (there, labels) in zip(loader, on_device(iter(loader), "cuda"), strict=True):
         busy = there * 2
         del there
         assert np.array_equal(busy.cpu().numpy(), 2 * images.numpy())
+        assert np.array_equal(labels.cpu().numpy(), targets.numpy())
+
+
+def test_images_sent_as_bytes_are_those_of_the_cpu():
+    dataset = Shapes(size=512, transform=dataset_info("cifar10").transform(True))
+    loaders = [DataLoader(dataset, 32, shuffle=True, seed=1, num_workers=2) for _ in range(2)]
+    there = on_device(batches_for(loaders[1], "cuda"), "cuda")
+    for (images, targets), (floats, labels) in zip(loaders[0], there, strict=True):
+        assert np.array_equal(floats.cpu().numpy(), images.numpy())
         assert np.array_equal(labels.cpu().numpy(), targets.numpy())
 
 
@@ -246,4 +285,5 @@ def test_the_trainer_trains_and_captures_where_it_can(half):
     )
     trainer.fit()
     assert np.mean(losses[-10:]) < 0.8 * np.mean(losses[:10])
-    assert len(notices) == (half == "float16")  # its loss scale is read on the host
+    assert trainer._graphed.is_captured
+    assert notices == []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from fake_cupy import Forbidden, gpu_in_place_of_cupy, tape
@@ -101,6 +103,78 @@ def test_mixed_precision_can_be_captured(gpu, half):
     graphed, eager = (run(kind, OPTIMIZERS["momentum"], half=half) for kind in (GraphedStep, Eager))
     assert graphed[0].is_captured
     assert_same(graphed, eager)
+
+
+class EagerScaled:
+    """A step with a loss scale as it is written."""
+
+    def __init__(self, model, loss, optimizer, scaler):
+        self.model, self.loss, self.optimizer, self.scaler = model, loss, optimizer, scaler
+
+    def __call__(self, images, targets):
+        self.optimizer.zero_grad()
+        loss = self.loss(self.model(images), targets)
+        self.scaler.scale(loss).backward()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        return loss.detach()
+
+
+def scaled(kind, scales, **options):
+    """A step of a kind with a loss scale, whose values are put down in ``scales``."""
+    scaler = amp.GradScaler(**{"init_scale": 2.0**26, "growth_interval": 3, **options})
+
+    def make(*parts):
+        step = kind(*parts, scaler)
+
+        def call(*batch):
+            loss = step(*batch)
+            scales.append(scaler.get_scale())
+            return loss
+
+        call.step = step
+        return call
+
+    return make
+
+
+UNEVEN = {"init_scale": 3.7e7, "backoff_factor": 0.3, "growth_factor": 9.1}
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("momentum", {}),
+        ("AdamW", UNEVEN),
+        *(pytest.param(name, {}, marks=pytest.mark.slow) for name in ("SGD", "Adam")),
+    ],
+)
+def test_a_loss_scale_follows_that_of_steps_as_written(gpu, name, options):
+    scales, expected = [], []
+    graphed = run(scaled(GraphedStep, scales, **options), OPTIMIZERS[name], 16, half="float16")
+    eager = run(scaled(EagerScaled, expected, **options), OPTIMIZERS[name], 16, half="float16")
+    assert graphed[0].step.is_captured
+    assert scales == expected
+    captured = scales[8:]  # it shrinks and grows in replays too
+    assert any(a > b for a, b in itertools.pairwise(captured))
+    assert any(a < b for a, b in itertools.pairwise(captured))
+    assert graphed[1] == eager[1]
+    assert all(np.array_equal(a, b) for a, b in zip(graphed[2], eager[2], strict=True))
+    assert graphed[0].step.optimizer.step_calls == 16
+
+
+def test_a_scaler_that_is_not_enabled_scales_nothing(gpu):
+    graphed = run(lambda *parts: GraphedStep(*parts, amp.GradScaler(enabled=False)), OPTIMIZERS["SGD"])
+    assert graphed[0].is_captured
+    assert_same(graphed, run(Eager, OPTIMIZERS["SGD"]))
+
+
+def test_a_loss_in_16_bits_cannot_be_captured_with_a_scale(gpu):
+    def loss(output, targets):
+        return (output * output)[0, 0]  # under autocast a float16
+
+    with pytest.raises(CaptureError, match=r"needs the loss and all gradients in float32.*got float16, float32"):
+        run(scaled(GraphedStep, [], init_scale=2.0), OPTIMIZERS["SGD"], loss=loss, half="float16")
 
 
 def test_a_step_of_resnet20_makes_no_call_that_a_capture_forbids(gpu):

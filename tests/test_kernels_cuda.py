@@ -158,6 +158,33 @@ def test_an_off_by_one_is_found_out(old, new):
 
 
 @needs_compiler
+@pytest.mark.parametrize(
+    ("name", "operands", "old", "new"),
+    [
+        ("conv2d", "xw", "down >= height", "down >= height - 1"),
+        ("conv2d_input_grad", "gw", "across / stride_w >= q", "across / stride_w >= q - 1"),
+        ("conv2d_weight_grad", "xg", "__syncthreads();", ""),
+        ("conv2d_weight_grad", "xg", "other < TEAMS", "other < TEAMS - 1"),
+    ],
+    ids=["a row", "a column", "a barrier", "a team"],
+)
+def test_a_depthwise_convolution_that_is_wrong_is_found_out(name, operands, old, new):
+    geometry = Conv2dGeometry((2, 8, 7, 6), (8, 1, 3, 3), (2, 1), ((1, 1), (1, 1)), groups=8)
+    shapes = {"x": geometry.input_shape, "w": geometry.weight_shape, "g": geometry.output_shape}
+    given = [normal(*shapes[operand], seed=ord(operand)) for operand in operands]
+    expected = getattr(reference, name)(*given, geometry)
+    worst = []
+    for edit in (lambda text: text, lambda text: text.replace(old, new)):
+        errors = []
+        for falling in (False, True):
+            with running_on(Host(falling, edit)):
+                errors.append(relative_error(getattr(cuda, name)(*given, geometry), expected))
+        worst.append(max(errors))
+    assert worst[0] < 1e-14
+    assert not worst[1] < 1e-3
+
+
+@needs_compiler
 def test_the_barriers_of_max_poolings_gradient_matter():
     x, indices = normal(2, 3, 5, 6), np.random.default_rng(0).integers(0, 30, (2, 3, 2, 4))
     dy = normal(2, 3, 2, 4, seed=1)
@@ -294,6 +321,12 @@ def test_images_of_more_than_2_to_the_31_numbers(tmp_path):
     geometry = Conv2dGeometry(shape, (1, 1, 1, 1), (32_768, (1 << 15) - 1))
     w = np.full((1, 1, 1, 1), 2, np.float16)
     assert kernels.conv2d(np.asarray(x), w, geometry)[0, 0].tolist() == [[0, 0], [4, 0], [0, 6]]
+    two_filters = Conv2dGeometry(shape, (2, 1, 1, 1), (32_768, (1 << 15) - 1))  # through patches
+    w = np.array([2, 3], np.float16).reshape(2, 1, 1, 1)
+    assert kernels.conv2d(np.asarray(x), w, two_filters)[0].tolist() == [
+        [[0, 0], [4, 0], [0, 6]],
+        [[0, 0], [6, 0], [0, 9]],
+    ]
 
 
 # Numbers of 16 bits
@@ -355,10 +388,11 @@ def test_batch_norm_of_16_bit_numbers_is_that_in_double_precision(dtype, shape):
 
 @needs_compiler
 @half_dtypes
-@pytest.mark.parametrize("channels", [8, 3])
-def test_convolution_and_pooling_of_16_bit_numbers_are_those_in_double_precision(dtype, channels):
+@pytest.mark.parametrize(("channels", "groups"), [(8, 1), (3, 1), (8, 8)], ids=["8", "3", "depthwise"])
+def test_convolution_and_pooling_of_16_bit_numbers_are_those_in_double_precision(dtype, channels, groups):
     kernels = HostKernels()
-    geometry = Conv2dGeometry((2, channels, 6, 5), (8, channels, 3, 3), (2, 1), ((1, 1), (1, 1)))
+    filters = (8, channels // groups, 3, 3)
+    geometry = Conv2dGeometry((2, channels, 6, 5), filters, (2, 1), ((1, 1), (1, 1)), groups=groups)
     x, w, dy = (
         normal(*shape, seed=seed).astype(dtype)
         for seed, shape in enumerate((geometry.input_shape, geometry.weight_shape, geometry.output_shape))

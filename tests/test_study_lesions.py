@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from study_nets import Scaling, labels, matrix_layer, rows
+from study_nets import LinearBlock, Scaling, labels, matrix_layer, rows
 
 import minires
 from minires import nn
@@ -96,6 +96,15 @@ def test_reordering_two_blocks():
     assert (net[0].weight.detach().numpy() == SWAP).all()  # they are back in their places
 
 
+def test_reordering_two_residual_blocks():
+    """(I + W)(I + V) x and (I + V)(I + W) x, W = SWAP and V = FLIP: (2 x1, 2 x1) and (2 x1 + 2 x2, 0)."""
+    net = nn.Sequential(LinearBlock(FLIP), LinearBlock(SWAP), matrix_layer([[1.0, 0.0], [0.0, 2.0]]))
+    result = lesions(net, rows(*X), labels(1, 1, 1), kinds=("reorder",), samples=1)
+    assert result.residual
+    assert result.error == 0
+    assert [(lesion.blocks, lesion.error) for lesion in result.lesions] == [(("0", "1"), 1)]
+
+
 def test_blocks_that_change_the_shape_are_kept():
     result = lesions(CifarResNet(14, residual=False), minires.randn(2, 3, 16, 16), labels(0, 1), kinds=("drop one",))
     assert [lesion.blocks[0] for lesion in result.lesions] == ["layer1.0", "layer1.1", "layer2.1", "layer3.1"]
@@ -116,6 +125,12 @@ def test_lesions_leave_the_model_as_it_was():
     assert net.training
     assert "<svg" in svg(draw_lesions({"residual": result}))
     assert len(result.rows()) == 1 + len(result.lesions)
+
+
+def test_no_lesions_make_no_figure():
+    net = nn.Sequential(Scaling(1.0))
+    with pytest.raises(StudyError, match="no lesion was made"):
+        draw_lesions({"net": lesions(net, rows(*X), labels(0, 0, 0), kinds=())})
 
 
 def test_a_model_of_one_output_axis():
@@ -154,6 +169,9 @@ def test_gates_by_hand():
     assert np.allclose(net[0](x).detach().numpy(), x.numpy())  # a closed gate carries its input through
     with pytest.raises(StudyError, match="no Highway block"):
         gate_openings(CifarResNet(8), minires.randn(1, 3, 8, 8))
+    nn.init.constant_(net[1].gate[0].bias, float("nan"))
+    with pytest.raises(StudyError, match=r"a parameter of 1\.gate\.0 is NaN"):
+        gate_openings(net, x)
 
 
 def test_highway_gates_begin_nearly_closed():
@@ -218,6 +236,24 @@ def test_nets_trained_alike_see_the_same_images():
     assert curve.rows()[-1]["test error"] == curve.final_test_error == 1 - curve.epochs[-1].test.accuracy
     assert curve.step_losses[-1] < curve.step_losses[0]
     assert "<svg" in svg(draw_training_curves(curves))
+
+
+def test_the_curve_of_a_net_that_has_nothing_to_learn():
+    """Black images, one label each, weights of 0: no gradient, a loss of log 2 at each step, always class 0."""
+    black = minires.zeros(4, 2)
+    recipe = Recipe("test", steps=3, batch_size=4, learning_rate=0.1)
+
+    def build():
+        net = nn.Linear(2, 2)
+        nn.init.zeros_(net.weight)
+        nn.init.zeros_(net.bias)
+        return net
+
+    train_set, test_set = (TensorDataset(black, labels(*targets)) for targets in ((0, 1, 0, 1), (1, 0, 1, 1)))
+    _, curve = train_alike(build, train_set, test_set, recipe)
+    assert curve.step_losses == pytest.approx([np.log(2)] * 3)
+    assert curve.final_train_loss == pytest.approx(np.log(2))
+    assert [row["test error"] for row in curve.rows()] == [0.75] * 3
 
 
 def test_a_training_that_fails_says_so_in_its_curve():

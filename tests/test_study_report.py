@@ -178,15 +178,20 @@ def test_degradation_and_variants(tmp_path):
     assert (tmp_path / "variants-gates.csv").is_file()
 
 
-def test_a_checkpoint_is_studied_as_it_is(tmp_path):
-    """Trained and fresh nets differ, nothing is trained again, and the images keep their size."""
+def save_checkpoint(path, classifier_weight):
+    """Save a resnet20 for shapes whose classifier has one value everywhere, as minires train would."""
     recipe = Recipe("test", steps=1)
     experiment = Experiment("shapes", "resnet20", recipe, Shapes(size=1).classes)
     net = experiment.build_model()
-    net.fc.weight.data.fill_(0.25)
-    path = tmp_path / "last.safetensors"
+    net.fc.weight.data.fill_(classifier_weight)
     optimizer = recipe.optimizer(net.parameters())
     Checkpoint.capture(net, optimizer, recipe.scheduler(optimizer, 1), 0, None, experiment.to_json()).save(path)
+
+
+def test_a_checkpoint_is_studied_as_it_is(tmp_path):
+    """Trained and fresh nets differ, nothing is trained again, and the images keep their size."""
+    path = tmp_path / "last.safetensors"
+    save_checkpoint(path, 0.25)
     subject = Subject(SurveyOptions(checkpoint=path, images=8, test_images=4, gradient_batch=2))
     (studied,) = subject.trained().values()
     (fresh,) = subject.fresh().values()
@@ -194,6 +199,27 @@ def test_a_checkpoint_is_studied_as_it_is(tmp_path):
     assert not studied.training
     assert (studied.fc.weight.detach().numpy() == 0.25).all()
     assert (fresh.fc.weight.detach().numpy() != 0.25).any()
+
+
+def test_nan_in_a_checkpoint(tmp_path):
+    """Every section that needs the trained net says where the NaN is."""
+    path = tmp_path / "nan.safetensors"
+    save_checkpoint(path, float("nan"))
+    names = "graph,decomposition,paths,lesions,jacobian,hessian,landscape"
+    study("--checkpoint", path, *SMALL, "--image-size", "4", "--instruments", names, "--out", tmp_path)
+    text = (tmp_path / "report.html").read_text()
+    assert text.count("a parameter of fc is NaN or infinite: was the training unstable?</p>") == 7
+
+
+def test_a_training_that_diverges(tmp_path):
+    names = "decomposition,lesions,degradation"
+    study(
+        "residual-8", *SMALL, "--lr", "1e20", "--image-size", "8", "--depths", "8", "--instruments", names,
+        "--out", tmp_path,
+    )  # fmt: skip
+    text = (tmp_path / "report.html").read_text()
+    assert "training stopped at step" in text
+    assert text.count("Not shown: ") == 2
 
 
 @pytest.mark.slow

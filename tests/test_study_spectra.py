@@ -201,6 +201,17 @@ def test_a_parabola():
     assert net.weight.detach().numpy().tolist() == [[3, 4]]
 
 
+def test_a_parabola_over_two_directions():
+    """The four signs of a d + b e cancel all that is linear: L's sum over them is 2 |w|^2 (1 + a^2 + b^2)."""
+    net = matrix_layer([[3.0, 4.0]])
+    x, y = minires.eye(2, dtype=minires.float64), minires.zeros(2, 1, dtype=minires.float64)
+    result = loss_landscape(net, x, y, F.mse_loss, axes=2, points=5)
+    losses = result.losses
+    together = losses + losses[::-1] + losses[:, ::-1] + losses[::-1, ::-1]
+    assert together == pytest.approx(50 * (1 + result.steps[:, None] ** 2 + result.steps**2))
+    assert result.centre == pytest.approx(12.5)
+
+
 def test_two_directions_meet_the_first_in_the_middle():
     net = CifarResNet(8)
     x, y = minires.randn(4, 3, 8, 8), labels(0, 1, 2, 3)

@@ -126,7 +126,7 @@ def gpu(monkeypatch):
 
 
 @needs_compiler
-@pytest.mark.parametrize("half", [None, "bfloat16"])
+@pytest.mark.parametrize("half", [None, "bfloat16", "float16"])
 def test_updates_are_captured_and_are_those_of_steps_as_written(gpu, half):
     graphed, plain = (trainer_of(device="cuda", amp=half) for _ in range(2))
     plain._may_be_graphed = False
@@ -139,13 +139,15 @@ def test_updates_are_captured_and_are_those_of_steps_as_written(gpu, half):
 
 
 @needs_compiler
-def test_a_loss_scale_is_not_captured_and_that_is_said(gpu):
-    trainer = trainer_of(device="cuda", amp="float16")
+def test_gradients_that_always_overflow_end_a_captured_run_too(gpu, monkeypatch):
+    trainer = trainer_of(6, device="cuda", amp="float16")
     trainer.fit()
-    assert trainer._graphed is None
-    (notice,) = trainer.notices
-    assert "launching the GPU's kernels one by one: the loss scale of float16 follows" in notice
-    assert "bfloat16 needs none" in notice
+    assert trainer._graphed.is_captured
+    trainer.steps = 40
+    monkeypatch.setattr(Overflow, "broken", True)
+    trainer._graphed = None  # to be captured anew, with the broken one
+    with pytest.raises(TrainingError, match=r"overflow float16 even at a loss scale of 0\.5; .*Overflow"):
+        trainer.fit()
 
 
 @needs_compiler

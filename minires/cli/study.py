@@ -56,7 +56,7 @@ def study(
     ] = None,
     images: Annotated[int, typer.Option(min=1, help="Images to train on.")] = 4000,
     test_images: Annotated[int, typer.Option(min=1, help="Held-out images.")] = 500,
-    steps: Annotated[int, typer.Option(min=1, help="Updates of each training.")] = 150,
+    steps: Annotated[int, typer.Option(min=1, help="Updates of each training.")] = 400,
     batch_size: Annotated[int, typer.Option(min=1, help="Images in an update.")] = 64,
     gradient_batch: Annotated[int, typer.Option(min=1, help="Images whose gradients are looked at.")] = 16,
     lr: Annotated[float, typer.Option(help="Highest learning rate.")] = 0.1,

@@ -93,7 +93,23 @@ class Subset(Dataset):
 
     def load_batch(self, indices: NDArray[np.int64]) -> Any:
         """Return the batch that the set behind makes of these items."""
-        return self.dataset.load_batch(np.asarray([self.indices[index] for index in indices], dtype=np.int64))
+        return self.dataset.load_batch(self._behind(indices))
+
+    @property
+    def defers_batches(self) -> bool:
+        """Whether the set behind does, see `ImageArrays`."""
+        return (
+            self.loads_batches
+            and type(self).load_batch is Subset.load_batch
+            and getattr(self.dataset, "defers_batches", False)
+        )
+
+    def defer_batch(self, indices: NDArray[np.int64]) -> Any:
+        """Return the batch that the set behind defers of these items."""
+        return self.dataset.defer_batch(self._behind(indices))
+
+    def _behind(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
+        return np.asarray([self.indices[index] for index in indices], dtype=np.int64)
 
 
 def random_split(

@@ -162,12 +162,22 @@ class DataLoader:
         return items // self.batch_size if self.drop_last else -(-items // self.batch_size)
 
     def __iter__(self) -> Iterator[Any]:
+        return self._epoch(deferring=False)
+
+    def deferring(self) -> Iterator[Any]:
+        """Iterate over an epoch, leaving transforms that a kernel can do as `DeferredImages`, where the set does so.
+
+        The batches are those of ``iter``, random numbers included, once their ``floats()`` are taken.
+        """
+        return self._epoch(deferring=True)
+
+    def _epoch(self, deferring: bool) -> Iterator[Any]:
         if self.seed is None:
             entropy = [int((self.generator or default_generator()).integers(2**63))]
         else:
             entropy = [self.seed, self.epoch]
             self.epoch += 1
-        make = _BatchMaker(self.dataset, self.collate_fn, entropy)
+        make = _BatchMaker(self.dataset, self.collate_fn, entropy, deferring)
         batches = enumerate(self._batches(_rng(entropy, SHUFFLE)))
         if self.num_workers == 0:
             return (make(number, indices) for number, indices in batches)
@@ -191,15 +201,19 @@ class DataLoader:
 class _BatchMaker:
     """Makes the batch of a number and its indices: the same one, whichever thread asks."""
 
-    def __init__(self, dataset: Any, collate_fn: Callable[[list[Any]], Any] | None, entropy: list[int]) -> None:
+    def __init__(
+        self, dataset: Any, collate_fn: Callable[[list[Any]], Any] | None, entropy: list[int], deferring: bool
+    ) -> None:
         self.dataset, self.entropy = dataset, entropy
         self.collate = collate_fn or default_collate
         self.at_once = collate_fn is None and getattr(dataset, "loads_batches", False)
+        self.defers = deferring and self.at_once and getattr(dataset, "defers_batches", False)
 
     def __call__(self, number: int, indices: Sequence[int]) -> Any:
         with use_generator(_rng(self.entropy, BATCH, number)):
             if self.at_once:
-                return self.dataset.load_batch(np.asarray(indices, dtype=np.int64))
+                make = self.dataset.defer_batch if self.defers else self.dataset.load_batch
+                return make(np.asarray(indices, dtype=np.int64))
             return self.collate([self.dataset[index] for index in indices])
 
 

@@ -1,7 +1,8 @@
 """Batches on the GPU ahead of time: copied from page-locked memory while the GPU computes on the batch before.
 
 The GPU copies by itself only from memory that the system cannot move. A thread writes each batch there and starts its
-copy on a stream of its own, while the caller launches what is to be done with the last one.
+copy on a stream of its own, while the caller launches what is to be done with the last one. Images go over as bytes
+where a kernel can make floats of them, on the same stream.
 """
 
 from __future__ import annotations
@@ -15,16 +16,26 @@ from typing import Any
 import numpy as np
 
 from minires.autograd import Tensor
+from minires.data.loader import DataLoader
+from minires.data.transforms.deferred import DeferredImages
 from minires.device import Device, as_device, cupy
 from minires.kernels.layout import in_memory_order
 
 SLOTS = 2  # batches in page-locked memory: one is written while the other is copied
 
 
+def batches_for(loader: Iterable[Any], device: Device | str | None) -> Any:
+    """Return an iterator over a loader, for `on_device`: one of ours leaves to a GPU what a kernel does there."""
+    if not isinstance(loader, DataLoader) or as_device(device).type == "cpu":
+        return iter(loader)
+    return loader.deferring() if type(loader).__iter__ is DataLoader.__iter__ else iter(loader)
+
+
 def on_device(batches: Iterable[Any], device: Device | str | None) -> Generator[Any, None, None]:
     """Yield batches, Tensors or tuples and lists of them, on ``device``, those for a GPU copied ahead of time.
 
-    The order and the layout in memory stay. On the CPU batches are passed through; what is no Tensor always is.
+    The order and the layout in memory stay. On the CPU batches are passed through; what is no Tensor always is, but for
+    `DeferredImages`, which become Tensors of floats.
 
     Raises
     ------
@@ -114,6 +125,8 @@ def _moved(batch: Any, move: Any) -> Any:
     """Return ``batch`` with its Tensors moved."""
     if isinstance(batch, Tensor):
         return move(batch)
+    if isinstance(batch, DeferredImages):
+        return batch.moved(move).floats()
     if isinstance(batch, tuple | list):
         parts = [_moved(part, move) for part in batch]
         return type(batch)(*parts) if hasattr(batch, "_fields") else type(batch)(parts)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import NamedTuple
 
 import numpy as np
@@ -103,29 +104,29 @@ class Capture:
             self.renew(None, np.empty(0))
 
 
-_capture: Capture | None = None
+# Of the thread that captures: another may copy batches meanwhile, and run kernels on them.
+_capture: ContextVar[Capture | None] = ContextVar("minires_capture", default=None)
 _skip: Array | None = None
 
 
 def current_capture() -> Capture | None:
     """Return the capture that is under way, or None."""
-    return _capture
+    return _capture.get()
 
 
 def is_capturing() -> bool:
-    """Tell whether a stream is captured: nothing may be read from the GPU then."""
-    return _capture is not None
+    """Tell whether this thread captures a stream: nothing may be read from the GPU then."""
+    return _capture.get() is not None
 
 
 @contextmanager
 def capturing(capture: Capture) -> Iterator[None]:
     """Do what is launched inside as part of a capture."""
-    global _capture
-    before, _capture = _capture, capture
+    token = _capture.set(capture)
     try:
         yield
     finally:
-        _capture = before
+        _capture.reset(token)
 
 
 def skip_flag() -> Array | None:

@@ -15,6 +15,7 @@ import numpy as np
 
 from minires.device import Array, array_module
 from minires.kernels import kernels_for
+from minires.kernels.capture import CaptureError
 
 
 def steps_together(array: Array) -> bool:
@@ -36,15 +37,27 @@ def are_alike(*arrays: Array | None) -> bool:
     return all((a.dtype, a.shape, a.strides) == (first.dtype, first.shape, first.strides) for a in others)
 
 
-def unscale(gradients: Sequence[Array], factor: float) -> Array:
+def unscale(gradients: Sequence[Array], factor: float | Array) -> Array:
     """Multiply gradients by ``factor``, in place; return 1 if an element of any is Inf or NaN, else 0, as int32 (1,).
 
-    On a GPU in one launch, if they lie in memory without gaps and have one dtype, float32 or float64.
+    On a GPU in one launch, if they lie in memory without gaps and have one dtype, float32 or float64. Only then may the
+    factor be an array there, float64 (1,).
+
+    Raises
+    ------
+    CaptureError
+        If the factor is an array and the gradients are not like that.
     """
     given = [gradient for gradient in gradients if gradient.size] or list(gradients)
     first, kernels = given[0], kernels_for(given[0])
     if hasattr(kernels, "unscale") and all(are_alike(g) and g.dtype == first.dtype for g in given):
         return kernels.unscale(given, factor)
+    if not isinstance(factor, float):
+        found = ", ".join(sorted({str(g.dtype) for g in given}))
+        raise CaptureError(
+            f"a loss scale needs the loss and all gradients in float32, or all in float64, without gaps in memory; got "
+            f"{found}"
+        )
     xp = array_module(first)
     with np.errstate(over="ignore", invalid="ignore"):
         for gradient in given:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from minires.autograd import Function, Tensor
 from minires.device import Array, array_module
-from minires.dtypes import is_half, wide_dtype
 from minires.kernels import kernels_for
 
 Shape = tuple[int, ...]
@@ -40,10 +39,8 @@ class SumTo(Function):
 
 def summed(x: Array, axes: tuple[int, ...], keepdims: bool) -> Array:
     """Return the sum over axes; that of 16-bit numbers is taken in float32."""
-    if not is_half(x.dtype):
-        return x.sum(axis=axes, keepdims=keepdims)
-    kernels = kernels_for(x)
-    return kernels.cast(kernels.cast(x, wide_dtype(x.dtype)).sum(axis=axes, keepdims=keepdims), x.dtype)
+    total = kernels_for(x).sum_axes(x, axes)
+    return total if keepdims else total.squeeze(axes)
 
 
 def broadcast_to(input: Tensor, shape: Shape) -> Tensor:

@@ -20,7 +20,7 @@ from minires.autograd import Tensor, grad
 from minires.device import Array, array_module
 from minires.nn import Module
 from minires.nn import functional as F
-from minires.study.figure import check_results, label_ticks, line_style, new_figure
+from minires.study.figure import check_results, label_ticks, legend_above, line_style, new_figure
 from minires.study.skips import Skip, require_skips
 from minires.study.trace import LossFunction, trace
 
@@ -172,7 +172,7 @@ def draw_skip_decomposition(results: Mapping[str, SkipDecomposition]) -> Figure:
     if lowest is not None:  # else no gradient arrives anywhere
         norms.set(yscale="log")
         norms.set_ylim(bottom=lowest)
-    norms.legend()
+    legend_above(figure, norms)
     angles.set(ylabel="angle (degrees)", ylim=(0, 180), yticks=(0, 45, 90, 135, 180))
     for axes in (norms, angles):
         label_ticks(axes, names)

@@ -17,7 +17,7 @@ from minires.device import Device, manual_seed
 from minires.models.cifar import CifarResNet
 from minires.nn import Module
 from minires.study.errors import StudyError
-from minires.study.figure import check_results, line_style, new_figure
+from minires.study.figure import check_results, legend_above, line_style, new_figure
 from minires.study.fixup import CifarFixup
 from minires.study.highway import CifarHighway
 from minires.training import EpochReport, Recipe, StepReport, Trainer, TrainingError
@@ -165,7 +165,7 @@ def draw_training_curves(results: Mapping[str, TrainingCurve]) -> Figure:
         )
     losses.set(ylabel="training loss", yscale="log", xlabel="step")
     errors.set(ylabel="test error", xlabel="step", ylim=(0, 1))
-    losses.legend(fontsize=10)
+    legend_above(figure, errors)
     return figure
 
 

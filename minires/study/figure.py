@@ -61,6 +61,14 @@ def line_style(index: int) -> dict[str, Any]:
     return {"color": COLOURS[index % len(COLOURS)], "marker": MARKERS[index % len(MARKERS)], "markersize": 4}
 
 
+def legend_above(figure: Figure, axes: Axes) -> None:
+    """Write the legend of ``axes`` above all panels: never over a curve, and no search for an empty place."""
+    handles, labels = axes.get_legend_handles_labels()
+    # At 9 points a character is about 4.8 points wide, a handle with the space around it 43.
+    columns = int(72 * WIDTH / (4.8 * max(map(len, labels)) + 43))
+    figure.legend(handles, labels, loc="outside upper center", fontsize=9, ncols=max(1, min(columns, len(labels))))
+
+
 def label_ticks(axes: Axes, names: list[str], most: int = 14) -> None:
     """Write names along the horizontal axis, leaving some out where there are many."""
     step = max(1, -(-len(names) // most))

@@ -1,7 +1,8 @@
 """Gradient flow: how large activations and gradients are at each layer, at one step or along a training run.
 
 Glorot and Bengio 2010, "Understanding the difficulty of training deep feedforward neural networks", section 4, plot
-these very moments; He et al. 2015, section 4.2, look at them to tell degradation from vanishing gradients.
+these very moments; He et al. 2015 look at gradient norms (section 4.1) and at the standard deviations of layers'
+responses (section 4.2) to tell degradation from vanishing gradients.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from minires.device import Array, array_module
 from minires.nn import Module
 from minires.nn import functional as F
 from minires.study.errors import StudyError
-from minires.study.figure import check_results, line_style, new_figure
+from minires.study.figure import check_results, legend_above, line_style, new_figure
 from minires.study.trace import LossFunction, check_batch, scalar_loss, untouched
 
 if TYPE_CHECKING:
@@ -228,7 +229,7 @@ def draw_gradient_flow(results: Mapping[str, GradientFlow]) -> Figure:
         )
     for axes, title in ((norms, "gradient norm"), (deviations, "std. of activations")):
         axes.set(yscale="log", ylabel=title, xlabel="layer, from the input")
-    norms.legend()
+    legend_above(figure, norms)
     return figure
 
 

@@ -20,7 +20,7 @@ from minires.device import module_for
 from minires.nn import Module, Parameter
 from minires.nn import functional as F
 from minires.study.errors import StudyError
-from minires.study.figure import check_results, line_style, new_figure
+from minires.study.figure import check_results, legend_above, line_style, new_figure
 from minires.study.lanczos import Spectrum, Vector, lanczos
 from minires.study.trace import LossFunction, scalar_loss, untouched
 
@@ -138,5 +138,5 @@ def draw_hessian_spectrum(results: Mapping[str, HessianSpectrum]) -> Figure:
         axes.axvline(result.largest, color=colour, linewidth=1, linestyle=":")
         peak = max(peak, density.max())
     axes.set(yscale="log", ylim=(peak * 1e-8, peak * 3), xlabel="eigenvalue", ylabel="density")
-    axes.legend()
+    legend_above(figure, axes)
     return figure

@@ -13,14 +13,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from minires.autograd import Tensor, no_grad
+from minires.autograd import Tensor
 from minires.device import array_module
 from minires.models.cifar import CifarResNet
 from minires.models.resnet import initialize, make_stage
 from minires.nn import BatchNorm2d, Conv2d, Module, Sequential, Sigmoid, init
 from minires.study.errors import StudyError
-from minires.study.figure import check_results, label_ticks, line_style, new_figure
-from minires.study.trace import check_batch, untouched
+from minires.study.figure import check_results, label_ticks, legend_above, line_style, new_figure
+from minires.study.trace import trace, untouched
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -86,9 +86,8 @@ def gate_openings(model: Module, images: Tensor) -> GateOpenings:
     Raises
     ------
     StudyError
-        If there is no such block.
+        If there is no such block, or as `minires.study.trace.trace` does.
     """
-    check_batch(images)
     found: dict[str, float] = {}
     handles = []
     for name, module in model.named_modules():
@@ -101,8 +100,8 @@ def gate_openings(model: Module, images: Tensor) -> GateOpenings:
     if not handles:
         raise StudyError("this model has no Highway block, so there are no gates to look at")
     try:
-        with untouched(model, training=False), no_grad():
-            model(images)
+        with untouched(model, training=False):
+            trace(model, images)
     finally:
         for handle in handles:
             handle.remove()
@@ -118,5 +117,5 @@ def draw_gate_openings(results: Mapping[str, GateOpenings]) -> Figure:
     axes.set(ylim=(0, 1), ylabel="mean opening of the gate")
     longest = max(results.values(), key=lambda result: len(result.blocks))
     label_ticks(axes, list(longest.blocks))
-    axes.legend()
+    legend_above(figure, axes)
     return figure

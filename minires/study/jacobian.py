@@ -17,7 +17,7 @@ from minires.autograd import Tensor, enable_grad, grad
 from minires.device import module_for
 from minires.nn import Module
 from minires.study.errors import StudyError
-from minires.study.figure import check_results, label_ticks, line_style, new_figure
+from minires.study.figure import check_results, label_ticks, legend_above, line_style, new_figure
 from minires.study.lanczos import Vector, lanczos
 from minires.study.skips import require_skips
 from minires.study.trace import trace, untouched
@@ -170,5 +170,5 @@ def draw_block_jacobians(results: Mapping[str, BlockJacobians]) -> Figure:
         axes.set(ylabel="singular value", title=label if len(results) > 1 else "")
         axes.set_ylim(bottom=0)
         label_ticks(axes, [block.block for block in result.blocks])
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", fontsize=9, ncols=2)
+    legend_above(figure, panels[0])
     return figure

@@ -20,7 +20,7 @@ from minires.device import module_for
 from minires.nn import Module, Parameter
 from minires.nn import functional as F
 from minires.study.errors import StudyError
-from minires.study.figure import check_results, line_style, new_figure
+from minires.study.figure import check_results, legend_above, line_style, new_figure
 from minires.study.trace import LossFunction, check_batch, scalar_loss, untouched
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ def draw_landscape(results: Mapping[str, Landscape]) -> Figure:
         for index, (label, result) in enumerate(results.items()):
             axes.plot(result.steps, _finite(result.losses), label=label, **line_style(index))
         axes.set(xlabel="step along a random direction", ylabel="loss", yscale="log")
-        axes.legend()
+        legend_above(figure, axes)
         return figure
     figure, panels = new_figure(len(results), height=4.4)
     for axes, (label, result) in zip(panels, results.items(), strict=True):

@@ -24,7 +24,7 @@ from minires.ops.arithmetic import Add
 from minires.ops.fusion import unfused
 from minires.study.blocks import block_shapes, find_blocks
 from minires.study.errors import StudyError
-from minires.study.figure import check_results, label_ticks, line_style, new_figure
+from minires.study.figure import check_results, label_ticks, legend_above, line_style, new_figure
 from minires.study.skips import Skip, find_skips
 from minires.study.trace import LossFunction, check_batch, check_output, trace, untouched
 
@@ -292,8 +292,10 @@ def draw_lesions(results: Mapping[str, Lesions]) -> Figure:
     check_results(results)
     shown = [kind for kind in KINDS if any(result.of_kind(kind) for result in results.values())]
     places = {name: place for place, name in enumerate(_dropped_blocks(results))}
-    figure, panels = new_figure(max(1, len(shown)), height=2.6)
-    for axes, kind in zip(panels, shown, strict=False):
+    if not shown:
+        raise StudyError("there is nothing to draw: no lesion was made")
+    figure, panels = new_figure(len(shown), height=2.6)
+    for axes, kind in zip(panels, shown, strict=True):
         for index, (label, result) in enumerate(results.items()):
             style = line_style(index)
             found = result.of_kind(kind)
@@ -305,11 +307,11 @@ def draw_lesions(results: Mapping[str, Lesions]) -> Figure:
             axes.axhline(result.error, color=style["color"], linewidth=1, linestyle=":")
         axes.set(ylim=(0, 1), ylabel="error")
     titles = {"drop one": "block dropped", "drop several": "blocks dropped", "reorder": "disorder, 1 - Kendall's tau"}
-    for axes, kind in zip(panels, shown, strict=False):
+    for axes, kind in zip(panels, shown, strict=True):
         axes.set_xlabel(titles[kind])
-    if shown and shown[0] == "drop one":
+    if shown[0] == "drop one":
         label_ticks(panels[0], _dropped_blocks(results))
-    panels[0].legend()
+    legend_above(figure, panels[0])
     return figure
 
 

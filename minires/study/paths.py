@@ -29,7 +29,7 @@ from minires.nn import Module
 from minires.nn import functional as F
 from minires.study.decomposition import ROUNDING, parts_at, through
 from minires.study.errors import StudyError
-from minires.study.figure import check_results, line_style, new_figure
+from minires.study.figure import check_results, legend_above, line_style, new_figure
 from minires.study.skips import Skip, require_skips
 from minires.study.trace import LossFunction, Trace, trace
 
@@ -236,26 +236,23 @@ def draw_path_gradients(results: Mapping[str, PathGradients]) -> Figure:
     figure, (numbers, norms, shares) = new_figure(3, height=2.4)
     for index, (label, result) in enumerate(results.items()):
         lengths = [length.length for length in result.lengths]
+        prefix = f"{label}: " if len(results) > 1 else ""
         style = line_style(index)
         total = 2**result.blocks
-        numbers.plot(lengths, [length.paths / total for length in result.lengths], label=label, **style)
+        numbers.plot(lengths, [length.paths / total for length in result.lengths], **style)
         positive = [length for length in result.lengths if length.mean_norm > 0]
         norms.plot([length.length for length in positive], [length.mean_norm for length in positive], **style)
-        shares.plot(
-            lengths, [length.share for length in result.lengths], label=None if index else "single paths", **style
-        )
+        shares.plot(lengths, [length.share for length in result.lengths], label=f"{prefix}single paths", **style)
         together = sum(length.sum_norm for length in result.lengths) or 1.0
         shares.plot(
             lengths,
             [length.sum_norm / together for length in result.lengths],
             ":",
-            label=None if index else "sums of paths",
+            label=f"{prefix}sums of paths",
             color=style["color"],
         )
     numbers.set(ylabel="share of the paths")
     norms.set(ylabel="gradient of one path", yscale="log")
     shares.set(ylabel="share of the gradient", xlabel="path length (branches taken)")
-    if len(results) > 1:
-        numbers.legend()
-    shares.legend()
+    legend_above(figure, shares)
     return figure

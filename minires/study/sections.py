@@ -71,7 +71,7 @@ def flow(subject: Subject) -> Section:
         norms = [layer.gradient.norm for layer in result.layers if layer.gradient and layer.gradient.norm > 0]
         findings.append(
             f"{name}: the gradient's norm is {norms[0]:.3g} at the first layer and {norms[-1]:.3g} at the last, "
-            f"{norms[0] / norms[-1]:.3g} times as much."
+            f"{_times(norms[0] / norms[-1])} as much."
         )
     return _section(
         "flow",
@@ -148,7 +148,8 @@ def paths(subject: Subject) -> Section:
             "gradient, one long path brings exponentially less than one short path (middle), and the product of both "
             "(bottom) puts most of the gradient on paths shorter than half of the net.",
             "The dotted lines show the paths of each length together, with their signs: they may cancel, which the "
-            "count of single paths does not see.",
+            "count of single paths does not see. Up to nine blocks every path is measured; beyond, eight of each "
+            "length drawn at random, which makes for a rough curve. The dotted one needs no sampling.",
         ],
         findings,
         draw_path_gradients,
@@ -178,7 +179,8 @@ def lesion(subject: Subject) -> Section:
             "section 4). To drop a residual block is to leave its branch out of the sum; in a net without skips the "
             "block's input is handed on. Dotted lines: the intact nets.",
             "A net that behaves like an ensemble of paths loses only the paths through the dropped block, half of "
-            "them. A net without skips has a single path.",
+            "them, and the more blocks it has, the less it misses one. A net without skips has a single path. One that "
+            f"has hardly learned has nothing to lose: guessing is wrong in {_percent(1 - 1 / subject.data[2])}.",
         ],
         findings,
         draw_lesions,
@@ -217,7 +219,10 @@ def shattering(subject: Subject) -> Section:
             "their correlation is lost with depth until the gradient is like white noise; with skips it is lost far "
             "more slowly (Balduzzi et al. 2017). First figure: the distance, on a line of inputs, over which the "
             "autocorrelation falls below one half, by depth, for nets as in the paper, means over eight seeds.",
-            "Second figure: the same in the nets of this report, along the line from one image to another.",
+            "Second figure: the same in the nets of this report, along the line from one image to another. No length "
+            "below half of the distance between neighbouring inputs can be seen, "
+            f"{_share(by_depth['plain'].autocorrelations[0].spacing / 2)} of the line in the first figure and "
+            f"{_share(next(iter(lines.values())).spacing / 2)} in the second: there the gradient is white noise.",
         ],
         findings,
         [
@@ -264,8 +269,9 @@ def hessian(subject: Subject) -> Section:
         [
             "The density of the eigenvalues of the Hessian of the loss by all parameters, found by the Lanczos "
             "iteration, on a logarithmic axis; dotted lines mark the largest. Nearly all are close to 0; a few large "
-            "ones limit the learning rate, and negative ones show that the point is no minimum. A net whose loss is "
-            "lower is often flatter for that reason alone: compare the losses too.",
+            "ones limit the learning rate, and negative ones show that the point is no minimum. Only nets at "
+            "about the same loss compare: one that has fitted its images is flat for that reason alone, and so is one "
+            "that has hardly learned.",
         ],
         [
             f"{name}: largest eigenvalue {result.largest:.3g}, smallest {result.smallest:.3g}, at a loss of "
@@ -294,8 +300,8 @@ def landscape(subject: Subject) -> Section:
         [
             "The loss on held-out images around the trained parameters, along one and along two random directions "
             "whose filters have the norms of the net's own (Li et al. 2018). At 1 every filter has moved by as much "
-            "as it is long. Wide and round valleys are easier to train in than narrow and jagged ones. A random plane "
-            "shows few of the directions there are.",
+            "as it is long. Wide and round valleys are easier to train in than narrow and jagged ones; a flat place at "
+            "a high loss is no such valley. A random plane shows few of the directions there are.",
         ],
         findings,
         [
@@ -317,7 +323,8 @@ def degradation(subject: Subject) -> Section:
         [
             "Plain and residual nets of several depths, trained alike. A deeper plain net could represent all that a "
             "shallow one can, and yet its training loss ends higher: it is not overfitting, it is harder to train (He "
-            "et al. 2015, figure 6). With skips the deeper net does not fall behind.",
+            "et al. 2015, figure 6). With skips the deeper net ends as low as the shallow one, if there are updates "
+            "enough to fit the images; before that, any deeper net may lag.",
         ],
         _training_findings(results),
         draw_training_curves,
@@ -424,6 +431,10 @@ def _percent(share: float) -> str:
 
 def _share(length: float) -> str:
     return "more than half" if math.isinf(length) else f"{100 * length:.1f} %"
+
+
+def _times(ratio: float) -> str:
+    return f"{ratio:,.0f} times" if ratio >= 100 else f"{ratio:.3g} times"
 
 
 def _slug(name: str) -> str:

@@ -26,8 +26,8 @@ from minires.device import manual_seed
 from minires.nn import BatchNorm1d, Identity, Linear, Module, ModuleList, init
 from minires.nn import functional as F
 from minires.study.errors import StudyError
-from minires.study.figure import check_results, line_style, new_figure
-from minires.study.trace import check_batch, check_output, untouched
+from minires.study.figure import check_results, legend_above, line_style, new_figure
+from minires.study.trace import check_batch, check_output, trace, untouched
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -81,8 +81,8 @@ def gradient_autocorrelation(
     Raises
     ------
     StudyError
-        If the shapes differ, there are fewer than three points, or the gradient does not vary along the line at all (a
-        linear model): then nothing can be correlated.
+        If the shapes differ, there are fewer than three points, a gradient is not finite, or the gradient does not
+        vary along the line at all (a linear model): then nothing can be correlated.
     """
     check_batch(start)
     check_batch(end)
@@ -103,7 +103,8 @@ def gradient_autocorrelation(
     assert gradient is not None  # materialised
     gradients = gradient.cpu().numpy().astype(np.float64).reshape(points, -1)
     if not np.isfinite(gradients).all():
-        raise StudyError("gradients on this line are not finite: does the model have NaN in its parameters?")
+        trace(model, x)  # names the operation that made the first NaN
+        raise StudyError("gradients on this line are not finite, though the model's outputs are")
     return Autocorrelation(autocorrelation(gradients, max_lag), 1 / (points - 1))
 
 
@@ -215,7 +216,7 @@ def draw_autocorrelation(results: Mapping[str, Autocorrelation]) -> Figure:
         axes.plot(shares, result.values, color=line_style(index)["color"], label=label)
     axes.axhline(0, color="0.6", linewidth=1)
     axes.set(xlabel="lag, share of the line", ylabel="autocorrelation")
-    axes.legend()
+    legend_above(figure, axes)
     return figure
 
 
@@ -230,5 +231,5 @@ def draw_shattering_by_depth(results: Mapping[str, ShatteringByDepth]) -> Figure
     ticks = max((result.depths for result in results.values()), key=len)
     axes.set_xticks(ticks, [str(depth) for depth in ticks])
     axes.minorticks_off()
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", fontsize=9, ncols=3)
+    legend_above(figure, axes)
     return figure

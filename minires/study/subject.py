@@ -48,7 +48,7 @@ class SurveyOptions:
     image_size: int | None = None
     images: int = 4000
     test_images: int = 500
-    steps: int = 150
+    steps: int = 400
     batch_size: int = 64
     learning_rate: float = 0.1
     depths: tuple[int, ...] = (20, 56)

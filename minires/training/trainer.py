@@ -15,7 +15,7 @@ import numpy as np
 from minires.amp import GradScaler, autocast
 from minires.autograd import AnomalyError, Tensor, detect_anomaly, no_grad
 from minires.cuda import CaptureError, GraphedStep
-from minires.data.on_device import on_device
+from minires.data.on_device import batches_for, on_device
 from minires.device import Device, array_module, as_device, generator
 from minires.nn import Module
 from minires.nn import functional as F
@@ -172,7 +172,7 @@ class Trainer:
         losses, correct, seen = 0.0, 0, 0
         begin = time.perf_counter()
         with (
-            closing(iter(self.train_loader)) as batches,
+            closing(batches_for(self.train_loader, self.device)) as batches,
             closing(on_device(islice(batches, done, done + last - self.step), self.device)) as moved,
         ):
             for images, targets in moved:
@@ -209,6 +209,8 @@ class Trainer:
             raise self._failure(f"the loss is {value}", images, targets, random_state)
         if graphed is None:
             symptom = self._stepped()
+        elif self.scaler is not None:
+            symptom = self._overflow()
         else:
             symptom = "a gradient is not finite" if bool(self._graphed.found_inf) else None  # type: ignore[union-attr]
         if symptom is not None:
@@ -221,10 +223,8 @@ class Trainer:
     def _graphed_update(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor] | None:
         """Make one update by a graph, where it is finite; return its loss and logits, or None if there can be none."""
         try:
-            if self.scaler is not None:
-                raise CaptureError("the loss scale of float16 follows what is read from the GPU; bfloat16 needs none")
             if self._graphed is None:
-                self._graphed = GraphedStep(self.model, self.loss_fn, self.optimizer)
+                self._graphed = GraphedStep(self.model, self.loss_fn, self.optimizer, self.scaler)
             with self.autocast:
                 loss = self._graphed(images, targets)
         except CaptureError as error:
@@ -255,7 +255,11 @@ class Trainer:
             return None
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        scale = self.scaler.get_scale()
+        return self._overflow()
+
+    def _overflow(self) -> str | None:
+        """Return what is wrong where no loss scale helps any more, or None."""
+        scale = self.scaler.get_scale()  # type: ignore[union-attr]
         return None if scale >= 1 else f"gradients overflow float16 even at a loss scale of {scale:g}"
 
     def _gradients_are_finite(self) -> bool:
@@ -297,7 +301,7 @@ def evaluate(model: Module, loader: Iterable, device: Device | str | None = None
     begin = time.perf_counter()
     try:
         with no_grad():
-            for images, targets in on_device(loader, device):
+            for images, targets in on_device(batches_for(loader, device), device):
                 logits = model(images)
                 losses += F.cross_entropy(logits, targets).item() * len(images)
                 correct = correct + _correct(logits, targets)

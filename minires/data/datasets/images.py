@@ -13,6 +13,7 @@ from minires.autograd import Tensor
 from minires.data.collate import default_collate
 from minires.data.dataset import Dataset
 from minires.data.transforms import handles_batches
+from minires.data.transforms.deferred import deferred
 
 
 class ImageArrays(Dataset):
@@ -70,18 +71,40 @@ class ImageArrays(Dataset):
 
         Random transforms still draw for each image by itself.
         """
-        images = self.images[indices]
-        if images.ndim == 3:
-            images = images[..., np.newaxis]
+        images = self._batch(indices)
         transformed = self.transform(images) if self.transform is not None else images
         if not isinstance(transformed, Tensor):
             raise TypeError(
                 f"cannot make a batch of {type(self).__name__}: its transform gives images, end it with ToTensor()"
             )
+        return [transformed, self._target_batch(indices)]
+
+    @property
+    def defers_batches(self) -> bool:
+        """Whether :meth:`defer_batch` can be called in place of :meth:`load_batch`."""
+        return (
+            self.loads_batches
+            and type(self).load_batch is ImageArrays.load_batch
+            and self.images.dtype == np.uint8
+            and deferred(self.transform) is not None
+        )
+
+    def defer_batch(self, indices: NDArray[np.int64]) -> list[Any]:
+        """Return [images, targets] of ``indices``, images as `DeferredImages`; random numbers are drawn now."""
+        transform = deferred(self.transform)
+        assert transform is not None  # see defers_batches
+        return [transform(self._batch(indices)), self._target_batch(indices)]
+
+    def _batch(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """(N,) -> (N, H, W, C)."""
+        images = self.images[indices]
+        return images[..., np.newaxis] if images.ndim == 3 else images
+
+    def _target_batch(self, indices: NDArray[np.int64]) -> Any:
         targets = self.targets[indices]
         if self.target_transform is None:
-            return [transformed, Tensor(targets)]
-        return [transformed, default_collate([self._target(target) for target in targets])]
+            return Tensor(targets)
+        return default_collate([self._target(target) for target in targets])
 
     def __repr__(self) -> str:
         shape = "x".join(map(str, self.images.shape[1:]))

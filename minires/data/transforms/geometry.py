@@ -171,17 +171,22 @@ class RandomCrop(Transform):
             missing_h, missing_w = max(h - batch.shape[1], 0), max(w - batch.shape[2], 0)
             batch = _pad(batch, (missing_w, missing_h, missing_w, missing_h), self.padding_mode, self.fill)
         n, height, width, c = batch.shape
+        top, left = self.draw(n, height, width)
+        # Windows over whole lines of width * C values, so that each row of a crop is one contiguous copy.
+        lines = np.ascontiguousarray(batch).reshape(n, height, width * c)
+        windows = sliding_window_view(lines, (h, w * c), axis=(1, 2))
+        return windows[np.arange(n), top, left * c].reshape(n, h, w, c)
+
+    def draw(self, n: int, height: int, width: int) -> tuple[Array, Array]:
+        """Return where ``n`` images of this size, padding included, are cut: (top, left), both (N,)."""
+        h, w = self.size
         if height < h or width < w:
             raise ValueError(
                 f"RandomCrop: cannot cut {h}x{w} out of an image that is {height}x{width} with its padding: "
                 "resize it first, or set padding or pad_if_needed=True"
             )
         rng = current_generator()
-        top, left = rng.integers(0, height - h + 1, n), rng.integers(0, width - w + 1, n)
-        # Windows over whole lines of width * C values, so that each row of a crop is one contiguous copy.
-        lines = np.ascontiguousarray(batch).reshape(n, height, width * c)
-        windows = sliding_window_view(lines, (h, w * c), axis=(1, 2))
-        return windows[np.arange(n), top, left * c].reshape(n, h, w, c)
+        return rng.integers(0, height - h + 1, n), rng.integers(0, width - w + 1, n)
 
     def __repr__(self) -> str:
         return f"RandomCrop({self.size}, padding={self.padding})"
@@ -197,10 +202,14 @@ class RandomHorizontalFlip(Transform):
 
     def apply(self, batch: Array) -> Array:
         """(N, H, W, C) -> the same shape, some of the images mirrored."""
-        flipped = current_generator().random(len(batch)) < self.p
+        flipped = self.draw(len(batch))
         out = batch.copy()
         out[flipped] = batch[flipped, :, ::-1]
         return out
+
+    def draw(self, n: int) -> Array:
+        """Return which of ``n`` images are mirrored, bool (N,)."""
+        return current_generator().random(n) < self.p
 
     def __repr__(self) -> str:
         return f"RandomHorizontalFlip(p={self.p})"

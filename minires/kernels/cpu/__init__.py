@@ -1,7 +1,8 @@
 """The kernels of `minires.kernels.reference`, compiled by Numba for the CPU.
 
 Nothing is compiled at import. `im2col`, `col2im` and `gather_planes` are the reference's own: they are for looking at,
-or for second derivatives, and mere copies of memory. So is `cast`.
+or for second derivatives, and mere copies of memory. So are `cast`, `sum_axes`, which NumPy does as well, and
+`crop_flip_normalize`, which the transforms of images do not need on the CPU.
 """
 
 from minires.kernels.cpu.conv import conv2d, conv2d_add_relu, conv2d_input_grad, conv2d_weight_grad
@@ -18,7 +19,7 @@ from minires.kernels.cpu.pool import (
     sum_pool2d,
     sum_pool2d_input_grad,
 )
-from minires.kernels.reference import cast, col2im, gather_planes, im2col
+from minires.kernels.reference import cast, col2im, crop_flip_normalize, gather_planes, im2col, sum_axes
 
 __all__ = [
     "adaptive_avg_pool2d",
@@ -34,6 +35,7 @@ __all__ = [
     "conv2d_add_relu",
     "conv2d_input_grad",
     "conv2d_weight_grad",
+    "crop_flip_normalize",
     "erf",
     "gather_planes",
     "im2col",
@@ -43,6 +45,7 @@ __all__ = [
     "max_pool2d_input_grad",
     "relu",
     "relu_grad",
+    "sum_axes",
     "sum_pool2d",
     "sum_pool2d_input_grad",
 ]

@@ -8,6 +8,7 @@ from minires.kernels.cuda.conv_add_relu import conv2d_add_relu
 from minires.kernels.cuda.cross_entropy import cross_entropy as cross_entropy  # these two are not in the readable ones
 from minires.kernels.cuda.cross_entropy import cross_entropy_grad as cross_entropy_grad
 from minires.kernels.cuda.elementwise import add, cast, erf, relu, relu_grad
+from minires.kernels.cuda.images import crop_flip_normalize
 from minires.kernels.cuda.matmul import linear, matmul
 from minires.kernels.cuda.norm import batch_norm, batch_norm_grad, batch_norm_statistics
 from minires.kernels.cuda.optim import step_tensors as step_tensors  # nor are these
@@ -22,6 +23,7 @@ from minires.kernels.cuda.pool import (
     sum_pool2d,
     sum_pool2d_input_grad,
 )
+from minires.kernels.cuda.reduction import sum_axes
 from minires.kernels.reference import col2im, im2col
 
 __all__ = [
@@ -38,6 +40,7 @@ __all__ = [
     "conv2d_add_relu",
     "conv2d_input_grad",
     "conv2d_weight_grad",
+    "crop_flip_normalize",
     "erf",
     "gather_planes",
     "im2col",
@@ -47,6 +50,7 @@ __all__ = [
     "max_pool2d_input_grad",
     "relu",
     "relu_grad",
+    "sum_axes",
     "sum_pool2d",
     "sum_pool2d_input_grad",
 ]

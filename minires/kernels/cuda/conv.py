@@ -1,7 +1,8 @@
 """Convolution and its two gradients as matrix products over patches, some images at a time.
 
 The patches of as many images as stay in L2 are written out, multiplied and forgotten. Where every pixel is its own
-patch, as in most layers of a bottleneck ResNet, nothing is written out at all.
+patch, as in most layers of a bottleneck ResNet, nothing is written out at all; nor where each channel has a filter of
+its own (`depthwise`).
 
             matrices (rows, columns) of a group, K = R * S * C/G, M pixels
     y       patches (M, K) by filters (K, O/G)
@@ -16,6 +17,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from minires.device import Array
+from minires.kernels.cuda import depthwise
 from minires.kernels.cuda.blas import Matrices
 from minires.kernels.cuda.launch import backend, launch_over, named, vector_width, zeros
 from minires.kernels.geometry import Conv2dGeometry
@@ -31,6 +33,9 @@ def conv2d(x: Array, w: Array, geometry: Conv2dGeometry) -> Array:
     if x.size == 0 or w.size == 0 or p * q == 0:
         return from_nhwc(zeros((n, p, q, o), x.dtype))
     y = backend().empty((n, p, q, o), x.dtype)
+    if depthwise.is_depthwise(geometry):
+        depthwise.multiply(x, w, y, geometry)
+        return from_nhwc(y)
     groups, depth = geometry.groups, _depth(geometry)
     for images in _chunks(geometry, x.itemsize):
         rows = len(x[images]) * p * q
@@ -48,6 +53,9 @@ def conv2d_input_grad(dy: Array, w: Array, geometry: Conv2dGeometry) -> Array:
     if dy.size == 0 or w.size == 0:
         return from_nhwc(zeros((n, h, width, c), dy.dtype))
     dx = backend().empty((n, h, width, c), dy.dtype)
+    if depthwise.is_depthwise(geometry):
+        depthwise.input_grad(dy, w, dx, geometry)
+        return from_nhwc(dx)
     groups, depth = geometry.groups, _depth(geometry)
     for images in _chunks(geometry, dy.itemsize):
         rows = len(dy[images]) * p * q
@@ -75,6 +83,9 @@ def conv2d_weight_grad(x: Array, dy: Array, geometry: Conv2dGeometry) -> Array:
     if x.size == 0 or dy.size == 0:
         return from_rsio(zeros((r, s, c, o), x.dtype))
     dw = backend().empty((r, s, c, o), x.dtype)
+    if depthwise.is_depthwise(geometry):
+        depthwise.weight_grad(x, dy, dw, geometry)
+        return from_rsio(dw)
     groups, depth = geometry.groups, _depth(geometry)
     for number, images in enumerate(_chunks(geometry, x.itemsize)):
         rows = len(x[images]) * p * q

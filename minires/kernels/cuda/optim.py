@@ -40,12 +40,16 @@ def step_tensors(kernel: str, lists: Sequence[Sequence[Array] | None], *options:
     launch("optim", name, (len(chunks),), (THREADS,), table, chunks, skip_flag(), *flags)
 
 
-def unscale(gradients: Sequence[Array], factor: float) -> Array:
-    """Multiply gradients of one dtype by ``factor``, in place; return whether any is Inf or NaN, as int32 (1,)."""
+def unscale(gradients: Sequence[Array], factor: float | Array) -> Array:
+    """Multiply gradients of one dtype by ``factor``, in place; return whether any is Inf or NaN, as int32 (1,).
+
+    The factor may be a float64 (1,) on the device, which a captured launch reads anew in every replay.
+    """
     name, sizes, rows = _rows("unscale", [gradients])
     chunks = _chunks(backend(), sizes)
     found = zeros((1,), np.int32)
-    launch("optim", name, (len(chunks),), (THREADS,), upload(rows), chunks, np.float64(factor), found)
+    factors = (np.float64(factor), None) if isinstance(factor, float) else (np.float64(1), factor)
+    launch("optim", name, (len(chunks),), (THREADS,), upload(rows), chunks, *factors, found)
     return found
 
 

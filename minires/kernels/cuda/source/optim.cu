@@ -73,12 +73,13 @@ adam(const long long* table, const int* chunks, const int* skip, int maximize) {
     }
 }
 
-// Gradients times a factor, in place; `found` becomes 1 where one is Inf or NaN, and is left alone elsewhere. A row:
-// gradient, size.
+// Gradients times a factor, in place; `found` becomes 1 where one is Inf or NaN, and is left alone elsewhere. Where
+// `factor_there` is given, the factor is read from it. A row: gradient, size.
 template <typename T, int V>
 __global__ void __launch_bounds__(256, 4)
-unscale(const long long* tensors, const int* chunks, double factor, int* found) {
+unscale(const long long* tensors, const int* chunks, double factor, const double* factor_there, int* found) {
     typedef typename Wide<T>::type W;
+    if (factor_there) factor = *factor_there;
     const long long* row = tensors + Index(2) * chunks[2 * blockIdx.x];
     T* gradient = reinterpret_cast<T*>(row[0]);
     Index begin = Index(chunks[2 * blockIdx.x + 1]) * CHUNK, end = min(row[1], begin + CHUNK);
