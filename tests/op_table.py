@@ -31,6 +31,10 @@ class Recipe:
     draw: Callable[[np.random.Generator], np.ndarray]
     layout: str = "contiguous"
 
+    def __repr__(self) -> str:
+        """Without the address of ``draw``: what is drawn for a sample is seeded with its text."""
+        return "Recipe"
+
     def array(self, rng: np.random.Generator) -> np.ndarray:
         values = np.asarray(self.draw(rng))
         if self.layout == "channels_last":
@@ -76,7 +80,7 @@ class Sample:
         self.kink = kink
 
     def __repr__(self) -> str:
-        described = [type(i).__name__ if isinstance(i, Recipe) else repr(i) for i in self.inputs]
+        described = [repr(i) for i in self.inputs]
         return f"Sample({', '.join([*described, *(f'{k}={v!r}' for k, v in self.options.items())])})"
 
 
@@ -95,7 +99,7 @@ class Row:
     second_order: bool = True
 
     def draw(self, sample: Sample) -> list[Any]:
-        """The arrays (and other values) of a sample, the same at every call."""
+        """The arrays (and other values) of a sample, the same at every call and in every process."""
         rng = np.random.default_rng(zlib.crc32(f"{self.name} {sample!r}".encode()))
         return [_draw(value, rng) for value in sample.inputs]
 

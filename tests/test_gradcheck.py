@@ -100,6 +100,18 @@ def test_random_functions_are_not_deterministic():
         gradcheck(lambda x: x + minires.randn(3, dtype=minires.float64), leaf(1, 2, 3))
 
 
+@pytest.mark.parametrize("mode", ["full", "directions"])
+def test_a_function_that_changes_late_is_not_deterministic(mode):
+    calls = []
+
+    def later(x):
+        calls.append(x)
+        return x * 2 if len(calls) < 15 else x * 3
+
+    result = gradcheck(later, leaf(1, 2, 3, 4), raise_exception=False, mode=mode)
+    assert result.verdict is Verdict.NOT_DETERMINISTIC
+
+
 def test_a_value_drowned_in_rounding_is_ill_conditioned():
     assert gradcheck(lambda x: x + 1e16, leaf(1, 2), raise_exception=False).verdict is Verdict.ILL_CONDITIONED
 
@@ -130,6 +142,11 @@ def test_an_output_of_float32_cannot_be_judged_to_1e_minus_6():
     result = gradcheck(lambda x: x.exp().float(), leaf(1, 2), raise_exception=False)
     assert result.verdict is not Verdict.DIFFERENT
     assert not result
+
+
+def test_the_gradient_of_a_float16_output_is_rounded_and_no_bug():
+    result = gradcheck(lambda x: x.half(), leaf(1.1, 2.3), raise_exception=False)
+    assert result.verdict is Verdict.ILL_CONDITIONED
 
 
 def test_float32_inputs_are_checked_in_float64_and_in_float32():
@@ -253,9 +270,20 @@ def test_nan_in_a_gradient_is_reported_where_it_stands():
         (lambda: gradcheck(lambda x: x, leaf(1.0), rtol=-1), "tolerances"),
         (lambda: gradcheck(lambda x: x * 2, leaf(*[1.0] * 6000)), "too large"),
         (lambda: gradgradcheck(lambda x: x.detach(), leaf(1.0)), "no output depends"),
+        (lambda: gradgradcheck(lambda x: x * x, leaf()), r"input 0 has the shape \(0,\)"),
+        (lambda: gradgradcheck(lambda x: x * x, leaf(1, 2), leaf(1.0)), r"shapes \[\(1,\)\] for outputs .* \[\(2,\)\]"),
+        (lambda: gradgradcheck(lambda x: x * x, leaf(1), [leaf(1), leaf(1)]), "grad_outputs of shapes"),
+        (lambda: gradcheck(lambda x: x * x, np.ones(2)), "a tuple of them, not ndarray"),
+        (lambda: gradcheck(lambda x: x * x, [np.ones(2)]), "no input requires a gradient"),
+        (lambda: gradcheck(lambda x: x * x, 3.0), "not float"),
+        (lambda: gradcheck(lambda x: (x, None), leaf(1.0)), "tuple of Tensor, NoneType"),
+        (lambda: gradcheck(lambda x: x, leaf(1.0), eps=0), "eps must be positive"),
+        (lambda: gradcheck_numpy(np.tanh, lambda i, dy: dy, np.ones(2), eps=np.nan), "eps must be positive"),
         (lambda: gradcheck_numpy(np.tanh, np.tanh, np.ones(2, int)), "int64"),
         (lambda: gradcheck_numpy(np.tanh, np.tanh, np.ones(2, np.float16)), "float16"),
         (lambda: gradcheck_numpy(np.tanh, np.tanh, []), "no inputs"),
+        (lambda: gradcheck_numpy(np.tanh, np.tanh, 1.0), "input 0 is float"),
+        (lambda: gradcheck(lambda x: x, leaf(1.0), mode="directions", directions=2.5), "whole number"),
         (lambda: gradcheck_numpy(lambda x: None, np.tanh, np.ones(2)), "must return arrays"),
         (lambda: gradcheck_numpy(lambda x: x, lambda inputs, dy: dy[:1], np.ones(2)), r"shape \(1,\)"),
         (lambda: gradcheck_numpy(lambda x: x, lambda inputs, dy: (dy, dy), np.ones(2)), "2 gradients for 1"),

@@ -42,7 +42,7 @@ def test_full_jacobians_of_every_sample_of_an_op(name):
 @pytest.mark.parametrize("name", SMOOTH)
 def test_second_derivatives_of_every_sample_of_an_op(name):
     for fn, leaves in functions(name):
-        assert gradgradcheck(fn, leaves, mode="directions", directions=1)
+        assert gradgradcheck(fn, leaves, mode="directions", directions=1, allow_unused=True)
 
 
 @pytest.mark.parametrize("stride", [1, 2])

@@ -48,6 +48,25 @@ def images():
                          nn.Linear(4, 10))
 
 nothing = 3
+
+def with_arguments(a):
+    return right()
+
+def empty():
+    return (lambda x: x * 2), minires.zeros(0, dtype=minires.float64, requires_grad=True)
+
+def half():
+    return (lambda x: x * 2), minires.ones(3, dtype=minires.float16, requires_grad=True)
+
+class Times(nn.Linear):
+    def forward(self, x, factor):
+        return super().forward(x) * factor
+
+def times():
+    return Times(3, 2), (minires.randn(2, 3), 3.0)
+
+def failing():
+    return {}["no such key"]
 """
 
 
@@ -60,7 +79,7 @@ def verify(tmp_path, monkeypatch):
     return lambda *arguments: CliRunner().invoke(app, ["verify", *arguments])
 
 
-@pytest.mark.parametrize(("name", "status"), [("right", 0), ("wrong", 1), ("net", 0), ("broken_net", 1)])
+@pytest.mark.parametrize(("name", "status"), [("right", 0), ("wrong", 1), ("net", 0), ("broken_net", 1), ("times", 0)])
 def test_functions_and_modules_of_the_users_own(verify, name, status):
     result = verify(f"my_targets:{name}", "--json")
     assert result.exit_code == status, result.output
@@ -91,6 +110,11 @@ def test_a_module_of_images(verify):
         ("no_such_module:f", "no module 'no_such_module'"),
         ("my_targets:missing", "has no 'missing'"),
         ("my_targets:nothing", "must be or return"),
+        ("my_targets:with_arguments", "cannot be called without arguments"),
+        ("my_targets:empty", "no elements"),
+        ("my_targets:half", "float16"),
+        ("my_targets:", "write module:callable"),
+        (":right", "write module:callable"),
     ],
 )
 def test_bad_targets_get_one_line(verify, target, words):
@@ -98,6 +122,13 @@ def test_bad_targets_get_one_line(verify, target, words):
     assert result.exit_code == 2
     assert words in result.stderr
     assert len(result.stderr.splitlines()) == 1
+
+
+def test_an_error_of_the_users_own_keeps_its_traceback_and_is_no_wrong_gradient(verify):
+    result = verify("my_targets:failing")
+    assert result.exit_code == 2
+    assert "KeyError: 'no such key'" in result.stderr
+    assert "Traceback" in result.stderr
 
 
 def test_pytorch_cannot_judge_a_function(verify):

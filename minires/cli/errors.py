@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 
 USAGE_ERROR = 2
 INTERRUPTED = 130  # 128 + SIGINT, as shells count
+MENDABLE = (ValueError, RuntimeError, OSError, ImportError, MemoryError)
 
 _BadArguments: Any = typer.BadParameter.__mro__[1]  # UsageError: Typer gives the class itself no public name
 
@@ -57,7 +58,7 @@ def one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
         except KeyboardInterrupt:
             typer.echo("minires: interrupted", err=True)
             raise typer.Exit(INTERRUPTED) from None
-        except (ValueError, RuntimeError, OSError, ImportError, MemoryError) as error:
+        except MENDABLE as error:
             if options.get("debug"):
                 raise
             typer.echo(f"minires: {one_line(error)}", err=True)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import traceback
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from minires.cli.errors import MENDABLE, USAGE_ERROR
 from minires.cli.options import MODEL_HELP, Debug
 from minires.cli.wording import counted
 
@@ -49,14 +51,20 @@ def verify(
 ) -> None:
     """Check gradients in float64: a model's by every parameter, a function's by every input.
 
-    The exit status is 1 if a gradient is wrong, or could not be shown to be right.
+    The exit status is 1 if a gradient is wrong, or could not be shown to be right; 2 if nothing could be checked.
     """
     from minires.cli.compiling import announce_compilation
     from minires.device import manual_seed
 
     manual_seed(seed)
-    with announce_compilation(lambda line: typer.echo(line, err=True)):
-        found = _checked(target, batch_size, image_size, seed, against)
+    try:
+        with announce_compilation(lambda line: typer.echo(line, err=True)):
+            found = _checked(target, batch_size, image_size, seed, against)
+    except MENDABLE:
+        raise
+    except Exception:  # of the user's own code, who needs the traceback; status 1 would say that a gradient is wrong
+        traceback.print_exc()
+        raise typer.Exit(USAGE_ERROR) from None
     if isinstance(found, list):
         passed = all(check.passed for check in found)
         data = {"passed": passed, "parameters": [check.to_dict() for check in found]}
@@ -79,7 +87,6 @@ def _checked(
 ) -> list[GradientCheck] | Result:
     import importlib.util
 
-    from minires.autograd import Tensor
     from minires.models import get_model
     from minires.nn import Module
     from minires.verify import gradcheck, verify_model
@@ -95,7 +102,7 @@ def _checked(
     if inputs is not None:
         if against is Against.TORCH:
             raise ValueError("--against torch needs a model of images: return the Module alone")
-        return verify_module(subject, tuple(x for x in inputs if isinstance(x, Tensor)), seed)
+        return verify_module(subject, inputs, seed)
     torch = importlib.util.find_spec("torch") is not None if against is None else against is Against.TORCH
     images, labels = _data(subject, batch_size, image_size, seed)
     return verify_model(subject, images, labels, torch, seed)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from minires.autograd import Function, Tensor, observe
+from minires.device import to_device
 from minires.ops.activation import LeakyReLU, ReLU, ReLU6
 from minires.ops.arithmetic import Remainder, RoundedDiv
 from minires.ops.axes import kept_shape
@@ -59,7 +60,7 @@ class Branches:
 
 
 def _numpy(value: Any) -> Any:
-    return value.detach().cpu().numpy() if isinstance(value, Tensor) else value
+    return to_device(value.array, None) if isinstance(value, Tensor) else value
 
 
 @contextmanager

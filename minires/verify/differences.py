@@ -15,7 +15,6 @@ f may return a vector: every quantity here is then a vector, and every element h
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import factorial
@@ -85,16 +84,15 @@ def differentiate(
         evaluations += 2
     for table in range(tables):
         h = step * SHRINK**table
-        plus, minus = [f(h)], [f(-h)]
+        pairs = [(f(h), f(-h))]
         evaluations += 2
-        is_crossed = plus[0][1] != start[1] or minus[0][1] != start[1]
+        is_crossed = any(branches != start[1] for _, branches in pairs[0])
         if is_crossed and stay_on_branch and table < min(PATIENCE, tables - 1):
             continue
-        for k in range(1, levels):
-            plus.append(f(h / 2**k))
-            minus.append(f(-h / 2**k))
+        pairs += [(f(h / 2**k), f(-h / 2**k)) for k in range(1, levels)]
         evaluations += 2 * (levels - 1)
-        found = _table(start[0], [values for values, _ in plus], [values for values, _ in minus], h, noise)
+        right, left = (np.stack([values for values, _ in side]) for side in zip(*pairs, strict=True))
+        found = _table(start[0], right, left, h, noise)
         seen_kinks += found.kink
         better = found.uncertainty < uncertainty
         # A finer table may resolve what a coarser one took for a kink, if it is sharp enough to have seen the gap.
@@ -151,25 +149,23 @@ class _Table:
     blur: np.ndarray  # what gap could be seen
 
 
-def _table(centre: np.ndarray, plus: list, minus: list, h: float, noise: np.ndarray) -> _Table:
-    steps = [h / 2**k for k in range(len(plus))]
-    central = [(p - q) / (2 * s) for p, q, s in zip(plus, minus, steps, strict=True)]
-    right = [(p - centre) / s for p, s in zip(plus, steps, strict=True)]
-    left = [(centre - q) / s for q, s in zip(minus, steps, strict=True)]
-    errors = [noise / s for s in steps]
-    value, uncertainty = _extrapolate(central, errors, 4.0)
-    on_right, right_uncertainty = _extrapolate(right, [2 * e for e in errors], 2.0)
-    on_left, left_uncertainty = _extrapolate(left, [2 * e for e in errors], 2.0)
+def _table(centre: np.ndarray, plus: np.ndarray, minus: np.ndarray, h: float, noise: np.ndarray) -> _Table:
+    """From values (levels, m) at h, h/2, h/4, ... and at -h, -h/2, -h/4, ..."""
+    steps = h / 2.0 ** np.arange(len(plus))[:, None]
+    errors = noise / steps
+    value, uncertainty = _extrapolate((plus - minus) / (2 * steps), errors, 4.0)
+    on_right, right_uncertainty = _extrapolate((plus - centre) / steps, 2 * errors, 2.0)
+    on_left, left_uncertainty = _extrapolate((centre - minus) / steps, 2 * errors, 2.0)
     gap = np.abs(on_right - on_left)
     blur = SAFETY * (right_uncertainty + left_uncertainty)
     blur += KINK * np.maximum(np.abs(on_right), np.abs(on_left))
     kink = gap > blur
     for values in (plus, minus):
-        limit, limit_uncertainty = _extrapolate(values, [noise] * len(values), 2.0)
+        limit, limit_uncertainty = _extrapolate(values, np.broadcast_to(noise, values.shape), 2.0)
         kink |= np.abs(limit - centre) > SAFETY * (limit_uncertainty + noise)
         kink |= ~np.isfinite(values[-1])
     # What does not move at all is constant to within its rounding over the largest step.
-    constant = np.all(np.stack([*plus, *minus]) == centre, axis=0)
+    constant = ((plus == centre) & (minus == centre)).all(axis=0)
     uncertainty = np.where(constant, noise / h, uncertainty)
     unusable = ~np.isfinite(value) | ~np.isfinite(uncertainty)
     return _Table(
@@ -181,17 +177,17 @@ def _table(centre: np.ndarray, plus: list, minus: list, h: float, noise: np.ndar
     )
 
 
-def _extrapolate(estimates: list[np.ndarray], errors: list[np.ndarray], factor: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return the limit for h -> 0 of estimates at h, h/2, h/4, ... and its uncertainty.
+def _extrapolate(estimates: np.ndarray, errors: np.ndarray, factor: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return the limit for h -> 0 of estimates (levels, m) at h, h/2, h/4, ... and its uncertainty.
 
     ``factor`` is 4 where only even powers of h occur in the error, else 2. ``errors`` bound the rounding of each.
     """
-    column, bounds, before = list(estimates), list(errors), list(estimates)
+    column, bounds, before = estimates, errors, estimates
     for j in range(1, len(estimates)):
         power = factor**j
         before = column
-        column = [(power * fine - coarse) / (power - 1) for coarse, fine in itertools.pairwise(column)]
-        bounds = [(power * fine + coarse) / (power - 1) for coarse, fine in itertools.pairwise(bounds)]
+        column = (power * column[1:] - column[:-1]) / (power - 1)
+        bounds = (power * bounds[1:] + bounds[:-1]) / (power - 1)
     value = column[-1]
-    disagreement = np.maximum(np.abs(value - before[-1]), np.abs(value - before[-2]))
+    disagreement = np.abs(value - before[-2:]).max(axis=0)
     return value, disagreement + bounds[-1]

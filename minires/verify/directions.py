@@ -113,10 +113,10 @@ def check_directions(
     Raises
     ------
     ValueError
-        If there is not at least one direction.
+        If ``directions`` is no whole number of at least one.
     """
-    if directions < 1:
-        raise ValueError(f"gradcheck: at least one direction must be tried, got {directions}")
+    if not isinstance(directions, (int, np.integer)) or directions < 1:
+        raise ValueError(f"gradcheck: at least one direction must be tried, and a whole number: got {directions}")
     check = DirectionCheck(subject, tolerance, rng, step)
     blocks = []
     for x in subject.inputs:

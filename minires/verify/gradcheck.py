@@ -72,7 +72,7 @@ def gradcheck(
     >>> bool(gradcheck(minires.softmax, (x, 1)))
     True
     """
-    inputs = (inputs,) if isinstance(inputs, Tensor) else tuple(inputs)
+    inputs = _arguments(inputs, "gradcheck")
     subject = TensorSubject("gradcheck", fn, inputs)
     if not subject.connected:
         raise ValueError("gradcheck: no output depends on the inputs through the graph")
@@ -95,6 +95,7 @@ def gradgradcheck(
     *,
     mode: Mode = "full",
     directions: int = 3,
+    allow_unused: bool = False,
     seed: int = 0,
 ) -> Result:
     """Compare second derivatives: `gradcheck` of the gradients of ``fn``, as ``torch.autograd.gradgradcheck`` does.
@@ -105,6 +106,7 @@ def gradgradcheck(
     Parameters
     ----------
     grad_outputs : the gradients of the outputs; random by default
+    allow_unused : accept an input or an output without elements
     others : see `gradcheck`
 
     Raises
@@ -112,17 +114,21 @@ def gradgradcheck(
     ValueError, GradcheckError
         As `gradcheck`.
     """
-    inputs = (inputs,) if isinstance(inputs, Tensor) else tuple(inputs)
+    inputs = _arguments(inputs, "gradgradcheck")
     first = TensorSubject("gradgradcheck", fn, inputs)
     if not first.connected:
         raise ValueError("gradgradcheck: no output depends on the inputs through the graph")
+    _refuse_empty(first, "gradgradcheck", allow_unused)
     if grad_outputs is None:
         rng = np.random.default_rng(seed)
         device = inputs[first.positions[0]].device
         arrays = [np.asarray(rng.standard_normal(y.shape)) for y in first.outputs]
         cotangents = tuple(Tensor(to_device(array, device), requires_grad=True) for array in arrays)
     else:
-        cotangents = (grad_outputs,) if isinstance(grad_outputs, Tensor) else tuple(grad_outputs)
+        cotangents = _arguments(grad_outputs, "gradgradcheck")
+        shapes, expected = [getattr(g, "shape", None) for g in cotangents], [y.shape for y in first.outputs]
+        if shapes != expected:
+            raise ValueError(f"gradgradcheck: grad_outputs of shapes {shapes} for outputs of shapes {expected}")
     count = len(inputs)
 
     def gradients(*arguments: Any) -> tuple[Tensor, ...]:
@@ -199,15 +205,18 @@ def check(
     Raises
     ------
     ValueError
-        If the function is not finite at the point, or the mode is unknown.
+        If the function is not finite at the point, the mode is unknown or eps no step.
     """
     if mode not in ("full", "directions"):
         raise ValueError(f'{caller}: mode must be "full" or "directions", got {mode!r}')
+    if eps is not None and not 0 < eps < np.inf:
+        raise ValueError(f"{caller}: the step eps must be positive and finite, got {eps}")
     begin = time.perf_counter()
     with np.errstate(all="ignore"):  # steps may leave the domain of a function: NaN is seen and dealt with
         _refuse_infinite(subject, caller)
         rng = np.random.default_rng(seed)
-        unsteady = _unsteady(subject, rng)
+        start = subject.value(subject.point)[0]
+        unsteady = _unsteady(subject, start, rng)
         if unsteady is not None:
             return Result((), mode, failure=(Verdict.NOT_DETERMINISTIC, f"not deterministic: {unsteady}"))
         if mode == "full":
@@ -217,7 +226,18 @@ def check(
             result = Result(blocks, mode, nudged=full.nudged, evaluations=full.evaluations, failure=failure)
         else:
             result = check_directions(subject, tolerance, rng, directions, eps)
+        if not np.array_equal(subject.value(subject.point)[0], start):
+            late = f"not deterministic: after {result.evaluations} evaluations the function has another value"
+            return Result((), mode, failure=(Verdict.NOT_DETERMINISTIC, late))
     return replace(result, seconds=time.perf_counter() - begin)
+
+
+def _arguments(given: Any, caller: str) -> tuple[Any, ...]:
+    if isinstance(given, Tensor):
+        return (given,)
+    if not isinstance(given, (tuple, list)):
+        raise ValueError(f"{caller}: give a Tensor or a tuple of them, not {type(given).__name__}")
+    return tuple(given)
 
 
 def _tolerance(rtol: float, atol: float | None) -> Tolerance:
@@ -250,13 +270,13 @@ def _refuse_infinite(subject: Subject, caller: str) -> None:
                 )
 
 
-def _unsteady(subject: Subject, rng: np.random.Generator) -> str | None:
-    """Tell what changes from one call to the next at the same point."""
-    values = [subject.value(subject.point)[0] for _ in range(3)]
-    apart = max(float(np.abs(v - values[0]).max(initial=0.0)) for v in values[1:])
-    if apart or not all(np.array_equal(v, values[0]) for v in values):
+def _unsteady(subject: Subject, start: np.ndarray, rng: np.random.Generator) -> str | None:
+    """Tell what changes from one call to the next at the same point, where the value was ``start``."""
+    values = [subject.value(subject.point)[0] for _ in range(2)]
+    apart = max(float(np.abs(v - start).max(initial=0.0)) for v in values)
+    if apart or not all(np.array_equal(v, start) for v in values):
         return f"the function returned values that differ by {apart:.2g} at the same point"
-    cotangent = rng.standard_normal(values[0].size)
+    cotangent = rng.standard_normal(start.size)
     first, second = (subject.pull_back(subject.point, [cotangent])[0] for _ in range(2))
     if not np.array_equal(first, second, equal_nan=True):
         return f"two backward passes at the same point differ by {float(np.abs(first - second).max()):.2g}"

@@ -15,7 +15,7 @@ class PairSubject:
 
     def __init__(self, fn: Callable[..., Any], vjp: Callable[..., Any], inputs: np.ndarray | Sequence[np.ndarray]):
         self.fn, self.vjp = fn, vjp
-        arrays = [inputs] if isinstance(inputs, np.ndarray) else list(inputs)
+        arrays: list[Any] = list(inputs) if isinstance(inputs, (tuple, list)) else [inputs]
         _check_inputs(arrays)
         self.layouts = arrays
         self.inputs = variables([f"input {i}" for i in range(len(arrays))], [a.shape for a in arrays])
@@ -45,7 +45,7 @@ class PairSubject:
         return join(np.zeros(v.shape) if g is None else g for v, g in zip(self.inputs, gradients, strict=True))
 
     def _gradients(self, arrays: list[np.ndarray], cotangent: np.ndarray) -> list[Any]:
-        parts = split(cotangent, self.outputs)
+        parts = split(cotangent.copy(), self.outputs)
         result = self.vjp(tuple(arrays), tuple(parts) if self.is_tuple else parts[0])
         if not np.array_equal(join(parts), cotangent):
             raise SideEffectError(

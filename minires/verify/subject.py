@@ -70,8 +70,8 @@ def check_shapes(found: Sequence[tuple[int, ...]], outputs: Sequence[Variable], 
 
 
 def split(vector: np.ndarray, parts: Sequence[Variable]) -> list[np.ndarray]:
-    """Return the variables' arrays, each a copy."""
-    return [vector[v.part].reshape(v.shape).copy() for v in parts]
+    """Return the variables' arrays, views of the vector."""
+    return [vector[v.part].reshape(v.shape) for v in parts]
 
 
 def join(arrays: Iterable[np.ndarray]) -> np.ndarray:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +23,11 @@ def load_target(name: str) -> tuple[Any, tuple | None]:
     Raises
     ------
     ValueError
-        If there is no such module or name, or what it returns is something else.
+        If there is no such module or name, it takes arguments, or what it returns is something else.
     """
     module_name, _, attribute = name.partition(":")
+    if not (module_name and attribute):
+        raise ValueError(f"{name!r} names no module and callable: write module:callable")
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.insert(0, here)
@@ -36,7 +40,7 @@ def load_target(name: str) -> tuple[Any, tuple | None]:
     if not hasattr(module, attribute):
         raise ValueError(f"the module {module_name!r} has no {attribute!r}: name a function or a class in it")
     target = getattr(module, attribute)
-    made = target if isinstance(target, Module) else target() if callable(target) else target
+    made = target if isinstance(target, Module) or not callable(target) else _called(target, name)
     if isinstance(made, Module):
         return made, None
     if isinstance(made, tuple) and len(made) == 2 and callable(made[0]):
@@ -44,3 +48,13 @@ def load_target(name: str) -> tuple[Any, tuple | None]:
         if isinstance(inputs, (tuple, list)):
             return made[0], tuple(inputs)
     raise ValueError(f"{name} must be or return {WHAT}, got {type(made).__name__}")
+
+
+def _called(target: Callable[[], Any], name: str) -> Any:
+    try:
+        inspect.signature(target).bind()
+    except TypeError as error:
+        raise ValueError(
+            f"{name} cannot be called without arguments ({error}): name a function that needs none"
+        ) from error
+    return target()

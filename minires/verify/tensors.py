@@ -35,7 +35,7 @@ class TensorSubject:
         self._check_inputs()
         leaves = self._differentiated()
         self.inputs = variables([f"input {i}" for i in self.positions], [x.shape for x in leaves])
-        self.point = join(x.detach().cpu().numpy() for x in leaves)
+        self.point = join(to_device(x.array, None) for x in leaves)
         results = self._run_unchanging()
         self.kept = [index for index, result in enumerate(results) if result.is_floating_point()]
         outputs = [results[index] for index in self.kept]
@@ -49,7 +49,7 @@ class TensorSubject:
         arguments = self._arguments_at(x)
         with watching() as branches:
             outputs = self.outputs_of(arguments)
-        return join(output.detach().cpu().numpy() for output in outputs), branches.digest
+        return join(to_device(output.array, None) for output in outputs), branches.digest
 
     def pull_back(self, x: np.ndarray, cotangents: Iterable[np.ndarray]) -> list[np.ndarray]:
         """Run it forward once and backward for each cotangent."""
@@ -68,7 +68,7 @@ class TensorSubject:
             gradients = grad(ends, leaves, directions, retain_graph=True, allow_unused=True)
             products.append(
                 join(
-                    np.zeros(v.shape) if g is None else g.detach().cpu().numpy()
+                    np.zeros(v.shape) if g is None else to_device(g.array, None)
                     for v, g in zip(self.inputs, gradients, strict=True)
                 )
             )
@@ -111,9 +111,10 @@ class TensorSubject:
             (result,) if isinstance(result, Tensor) else tuple(result) if isinstance(result, (tuple, list)) else ()
         )
         if not results or not all(isinstance(output, Tensor) for output in results):
+            kinds = f" of {', '.join(type(output).__name__ for output in results)}" if results else ""
             raise ValueError(
                 f"{self.caller}: the function must return a Tensor or a tuple of Tensors, it returned "
-                f"{type(result).__name__}"
+                f"{type(result).__name__}{kinds}"
             )
         if not any(output.is_floating_point() for output in results):
             raise ValueError(f"{self.caller}: the function returned {results[0].dtype} only, which has no gradient")
