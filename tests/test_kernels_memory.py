@@ -129,6 +129,20 @@ def test_an_array_larger_than_a_segment_gets_its_own(pool, monkeypatch):
     assert pool.held_bytes == 5 * memory.LEAST_BYTES
 
 
+def test_no_more_than_needed_is_asked_for_where_memory_is_scarce(pool, monkeypatch):
+    plenty = memory._map
+
+    def scarce(size):
+        if size >= memory.SEGMENT_BYTES:
+            raise MemoryError
+        return plenty(size)
+
+    monkeypatch.setattr(memory, "_map", scarce)
+    arrays = [memory.zeros(LARGE, FLOAT32) for _ in range(2)]
+    assert [segment.end - segment.top for segment in pool.segments] == [0, 0]
+    assert not np.shares_memory(*arrays)
+
+
 def test_too_large_an_array_is_a_memory_error(pool):
     for elements in (1 << 50, 1 << 62):  # of addresses; of what an integer holds
         with pytest.raises(MemoryError, match="bytes of memory"):
