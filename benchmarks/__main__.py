@@ -40,7 +40,8 @@ def benchmark(
     variant: Annotated[
         list[str] | None,
         typer.Option(
-            help='Try only this variant of the rival where it has it, as "channels-last, eager"; may be repeated.',
+            help='Try only this variant of the rival where it has it, as "channels-last, eager"; may be repeated. '
+            "On a GPU there are eager, which always runs, and compile.",
             metavar="NAME",
         ),
     ] = None,
@@ -60,7 +61,7 @@ def benchmark(
     Leave the machine alone meanwhile.
     """
     if device != "cpu":
-        on_gpu(device, case or ["*"], pairs, output)
+        on_gpu(device, case or ["*"], pairs, output, compiled=variant is None or "compile" in variant)
         return
     try:
         chosen = cases.select(groups or (), case or ())
@@ -102,7 +103,7 @@ def benchmark(
         raise typer.Exit(1)
 
 
-def on_gpu(device: str, patterns: list[str], pairs: int, output: Path | None) -> None:
+def on_gpu(device: str, patterns: list[str], pairs: int, output: Path | None, compiled: bool) -> None:
     """Measure the cases of a GPU whose names match a pattern."""
     from benchmarks import gpu
     from minires.device import module_for
@@ -114,7 +115,7 @@ def on_gpu(device: str, patterns: list[str], pairs: int, output: Path | None) ->
         module_for(device)
     except (RuntimeError, ValueError) as error:
         raise typer.BadParameter(str(error)) from None
-    path = gpu.run(device, chosen, pairs, output, console, compiled=True)
+    path = gpu.run(device, chosen, pairs, output, console, compiled)
     console.print(f"written to {path}", markup=False, highlight=False, soft_wrap=True)
 
 

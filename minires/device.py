@@ -134,7 +134,12 @@ def module_for(device: Device | str | None) -> ModuleType:
 
 def device_of(array: Array) -> Device:
     """Return the device that ``array`` lies on."""
-    return Device("cuda", array.device.id) if is_cuda_array(array) else CPU
+    return _gpu(array.device.id) if is_cuda_array(array) else CPU
+
+
+@cache  # asked for often, and naming a device takes longer than asking
+def _gpu(index: int) -> Device:
+    return Device("cuda", index)
 
 
 def to_device(array: Array, device: Device | str | None) -> Array:

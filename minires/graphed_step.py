@@ -231,7 +231,8 @@ class GraphedStep:
     def _renew(self, captured: Captured) -> None:
         """Let the optimizer put the next step's learning rate and the like where the graph reads them."""
         for parameter, gradient in captured.gradients:
-            parameter.grad = gradient
+            if parameter.grad is not gradient:
+                parameter.grad = gradient
         with captured.tables.renewing():
             if self.scaler is not None:
                 for key, content in self._scales(captured.results.loss.dtype):

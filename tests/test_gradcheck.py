@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -395,6 +397,13 @@ def test_the_report_and_the_data_say_the_same():
 def test_infinite_values_are_text_in_json():
     result = gradcheck(lambda x: (x * x).sum().sqrt(), leaf(0, 0), raise_exception=False)
     assert "NaN" not in json.dumps(result.to_dict())
+
+
+def test_the_calls_on_the_page_run_as_printed():
+    page = (Path(__file__).parent.parent / "docs" / "verify.md").read_text()
+    (block,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    x, w = (Tensor(np.random.default_rng(0).standard_normal(s), requires_grad=True) for s in ((2, 3), (3, 2)))
+    exec(block, {"np": np, "fn": lambda x, w: x @ w, "x": x, "w": w})
 
 
 def test_a_full_check_of_one_op_is_quick():

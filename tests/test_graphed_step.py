@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -13,6 +14,8 @@ import minires
 import minires.nn.functional as F
 from minires import Tensor, amp, models, nn, optim
 from minires.cuda import CaptureError, GraphedStep
+from minires.data import DataLoader, Shapes, dataset_info
+from minires.data.on_device import batches_for, on_device
 from minires.kernels.capture import is_capturing
 
 pytestmark = needs_compiler
@@ -234,6 +237,30 @@ def test_the_output_is_that_of_the_step(gpu):
     images, _ = batch(4)
     with minires.no_grad():
         np.testing.assert_array_equal(step.output.cpu().numpy(), step.model(images).cpu().numpy())
+
+
+def test_batches_may_arrive_in_another_thread_while_a_step_is_captured(gpu):
+    dataset = Shapes(size=8, transform=dataset_info("shapes").transform(True))
+    expected = [images.numpy() for images, _ in DataLoader(dataset, 4, seed=0)]
+    arrived = []
+
+    def fetch():
+        moved = on_device(batches_for(DataLoader(dataset, 4, seed=0), "cuda"), "cuda")
+        return [images.cpu().numpy() for images, _ in moved]
+
+    def during_capture(module, inputs):
+        if is_capturing():
+            with ThreadPoolExecutor(1) as pool:
+                arrived.extend(pool.submit(fetch).result())
+
+    net = small_net().to("cuda")
+    net.register_forward_pre_hook(during_capture)
+    step = GraphedStep(net, F.cross_entropy, OPTIMIZERS["SGD"](net.parameters()))
+    for number in range(4):
+        step(*batch(number))
+    assert step.is_captured
+    assert len(arrived) == len(expected) == 2
+    assert all(np.array_equal(a, b) for a, b in zip(arrived, expected, strict=True))
 
 
 # What cannot be captured

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import time
 
 import numpy as np
 import pytest
@@ -115,6 +116,40 @@ def test_every_parameter_of_a_right_net_passes(shortcut, train):
     assert [check.badness for check in checks] == sorted((check.badness for check in checks), reverse=True)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "pixels", "train", "seconds"),
+    [("resnet20", 32, True, 20), ("resnet20", 32, False, 20), ("resnet50", 64, True, 180)],
+)
+def test_every_parameter_of_a_whole_resnet_passes_in_time(name, pixels, train, seconds):
+    minires.manual_seed(0)
+    net = models.get_model(name).train(train)
+    begin = time.process_time()
+    checks = verify_model(net, *data(pixels=pixels))
+    assert time.process_time() - begin < seconds
+    assert len(checks) == len(list(net.parameters()))
+    assert [check for check in checks if not check.passed] == []
+
+
+class SlightlyMore(Function):
+    """The identity, whose backward is off by a part of 1e-3."""
+
+    def forward(self, x):
+        return x.copy()
+
+    def backward(self, dy):
+        return dy * 1.001
+
+
+@pytest.mark.slow
+def test_a_small_error_deep_in_a_resnet_shows_in_what_lies_before_it_and_nowhere_else():
+    minires.manual_seed(0)
+    net = models.get_model("resnet20")
+    net.layer2.register_forward_hook(lambda module, inputs, output: SlightlyMore()(output))
+    wrong = {check.name for check in verify_model(net, *data(pixels=16)) if not check.passed}
+    assert wrong == {name for name, _ in net.named_parameters() if not name.startswith(("layer3", "fc"))}
+
+
 def test_verifying_leaves_the_model_as_it_was():
     net = models.CifarResNet(8)
     before = {name: value.numpy().copy() for name, value in net.state_dict().items()}
@@ -150,6 +185,17 @@ def test_a_wrong_shortcut_shows_in_what_lies_before_it_and_nowhere_else():
     minires.manual_seed(0)
     checks = {check.name: check for check in verify_model(BuggyNet(), *data())}
     assert {name for name, check in checks.items() if not check.passed} == {"first.weight", "first.bias"}
+
+
+def test_what_vanishes_but_for_rounding_is_as_in_pytorch():
+    """A batch norm takes away what the bias before it adds: both gradients are rounding, and unlike."""
+    minires.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 10)
+    )
+    checks = {check.name: check for check in verify_model(net, *data(pixels=6), against_torch=True)}
+    assert checks["0.bias"].gradient_norm < 1e-14
+    assert all(check.passed for check in checks.values())
 
 
 def test_the_replay_on_pytorch_says_which_operation_it_does_not_know():

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 
@@ -26,15 +27,21 @@ def steps_together(array: Array) -> bool:
 def are_alike(*arrays: Array | None) -> bool:
     """Tell whether arrays have one dtype, float32 or float64, one shape and one order in memory, without gaps."""
     first, *others = [array for array in arrays if array is not None]
-    if first.dtype not in (np.float32, np.float64):
+    dtype, shape, strides = first.dtype, first.shape, first.strides
+    if dtype not in (np.float32, np.float64) or not _has_no_gaps(shape, strides, first.itemsize):
         return False
-    steps = [(size, stride) for size, stride in zip(first.shape, first.strides, strict=True) if size > 1]
-    expected = first.itemsize
+    return all(a.dtype == dtype and a.shape == shape and a.strides == strides for a in others)
+
+
+@lru_cache(maxsize=4096)  # each step of an optimizer asks for every parameter again
+def _has_no_gaps(shape: tuple[int, ...], strides: tuple[int, ...], itemsize: int) -> bool:
+    expected = itemsize
+    steps = [(size, stride) for size, stride in zip(shape, strides, strict=True) if size > 1]
     for size, stride in sorted(steps, key=lambda step: step[1]):
         if stride != expected:
             return False
         expected *= size
-    return all((a.dtype, a.shape, a.strides) == (first.dtype, first.shape, first.strides) for a in others)
+    return True
 
 
 def unscale(gradients: Sequence[Array], factor: float | Array) -> Array:

@@ -17,15 +17,17 @@ def divide(parameters: list[Tensor], state: Mapping[Any, dict[str, Any]]) -> tup
     """
     together: list[Tensor] = []
     others = []
+    kind = None
     for parameter in parameters:
-        kin = together[0] if together else parameter
+        own = parameter.dtype, parameter.device
         remembered = [value.array for value in state.get(parameter, {}).values() if isinstance(value, Tensor)]
         if (
             parameter.grad is not None
             and steps_together(parameter.array)
-            and (parameter.dtype, parameter.device) == (kin.dtype, kin.device)
+            and kind in (None, own)
             and are_alike(parameter.array, parameter.grad.array, *remembered)
         ):
+            kind = own
             together.append(parameter)
         else:
             others.append(parameter)
