@@ -77,7 +77,7 @@ def test_other_numbers_and_repeated_ones(kernels):
 
 
 @needs_compiler
-@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
+@pytest.mark.parametrize("dtype", [np.float16, pytest.param(ml_dtypes.bfloat16, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("axes", [(0,), (1,), (0, 2), (0, 1, 2)], ids=str)
 def test_sums_of_16_bit_numbers_are_rounded_once(dtype, axes):
     x = normal(6, 5, 8).astype(dtype)
@@ -118,16 +118,20 @@ COLUMNS, ROWS, SLABS = ((300, 40), (0,)), ((40, 301), (1,)), ((3, 100, 70), (1,)
     ("case", "old", "new"),
     [
         # Shared memory keeps what the block before left there: of columns alone, the sum of all would be right again.
-        (SLABS, "__syncthreads();\n    if (team > 0", "if (team > 0"),
-        (COLUMNS, "other < TEAMS", "other < TEAMS - 1"),
-        (COLUMNS, "min(length, (chunk + 1) * height)", "min(length - 1, (chunk + 1) * height)"),
-        (COLUMNS, "chunk < chunks", "chunk < chunks - 1"),
-        (SLABS, "part + column + k] = total", "column + k] = total"),
-        (SLABS, "outer * chunks + chunk", "chunk"),
-        (ROWS, "step > 0; step /= 2", "step > 1; step /= 2"),
-        (ROWS, "min(length, (chunk + 1) * height)", "min(length - 1, (chunk + 1) * height)"),
+        pytest.param(SLABS, "__syncthreads();\n    if (team > 0", "if (team > 0", id="a barrier"),
+        pytest.param(COLUMNS, "chunk < chunks", "chunk < chunks - 1", id="a part"),
+        *(
+            pytest.param(case, old, new, id=name, marks=pytest.mark.slow)  # each builds all the kernels anew
+            for name, case, old, new in [
+                ("a team", COLUMNS, "other < TEAMS", "other < TEAMS - 1"),
+                ("a row", COLUMNS, "min(length, (chunk + 1) * height)", "min(length - 1, (chunk + 1) * height)"),
+                ("a place", SLABS, "part + column + k] = total", "column + k] = total"),
+                ("a place of parts", SLABS, "outer * chunks + chunk", "chunk"),
+                ("a lane", ROWS, "step > 0; step /= 2", "step > 1; step /= 2"),
+                ("a number", ROWS, "min(length, (chunk + 1) * height)", "min(length - 1, (chunk + 1) * height)"),
+            ]
+        ),
     ],
-    ids=["a barrier", "a team", "a row", "a part", "a place", "a place of parts", "a lane", "a number"],
 )
 def test_a_missing_barrier_and_an_off_by_one_are_found_out(monkeypatch, case, old, new):
     monkeypatch.setattr(reduction, "LEAST", 100)
