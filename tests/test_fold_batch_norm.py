@@ -25,7 +25,7 @@ NETS = [
     ("resnet20", {"shortcut": "C"}, {"option": "C"}, 28),
     ("plain20", {}, {}, 19),
     ("resnet18", {}, {}, 20),
-    ("resnet50", {"version": "v1"}, {"version": "v1"}, 53),
+    pytest.param("resnet50", {"version": "v1"}, {"version": "v1"}, 53, marks=pytest.mark.slow),
     ("resnet50", {"version": "v1.5"}, {"version": "v1.5"}, 53),
     ("resnext50_32x4d", {}, {}, 53),
 ]

@@ -20,7 +20,6 @@ CASES = [
     ("resnet50", {}, {}, 4, 32),
     ("resnet50", {"version": "v1"}, {"version": "v1"}, 4, 32),
     ("resnext50_32x4d", {}, {}, 4, 32),
-    ("wide_resnet50_2", {}, {}, 4, 32),
     ("resnet20", {}, {}, 4, 32),
     ("resnet20", {"shortcut": "B"}, {"option": "B"}, 4, 32),
     ("resnet20", {"shortcut": "C"}, {"option": "C"}, 4, 32),
@@ -33,6 +32,7 @@ CASES = [
     ("plain110", {}, {}, 4, 16),
 ]
 SLOW_CASES = [
+    ("wide_resnet50_2", {}, {}, 4, 32),
     ("resnet101", {}, {}, 4, 32),
     ("resnet152", {}, {}, 4, 32),
     ("resnext101_32x8d", {}, {}, 4, 32),

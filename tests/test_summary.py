@@ -40,6 +40,7 @@ def test_figures(name):
     assert (count_parameters(net), count_macs(net, (3, size, size))) == FIGURES[name]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LARGE)
 def test_parameters_of_large_nets(name):
     assert count_parameters(get_model(name)) == FIGURES[name][0]
