@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -18,6 +21,18 @@ torch.set_num_threads(1)
 
 def pytest_addoption(parser):
     parser.addoption("--slow", action="store_true", help="run the slow tests too")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionstart(session):
+    """Before all tests are run by several processes, compile the kernels: each process would compile them all."""
+    config = session.config
+    is_worker = hasattr(config, "workerinput")
+    if is_worker or not config.getoption("numprocesses") or config.args != config.getini("testpaths"):
+        return
+    command = [sys.executable, "-m", "minires.cli", "warmup", "--dtype"]
+    compiling = [subprocess.Popen([*command, dtype]) for dtype in ("float32", "float64")]
+    assert [process.wait() for process in compiling] == [0, 0]
 
 
 def pytest_collection_modifyitems(config, items):
