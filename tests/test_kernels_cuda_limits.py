@@ -27,7 +27,7 @@ CHUNKED = {
 @pytest.mark.parametrize("row", CHUNKED.values(), ids=list(CHUNKED))
 @pytest.mark.parametrize(
     ("images", "less", "chunks"),
-    [(0, 0, 5), (1, 0, 5), (2, 1, 5), (2, 0, 3), (3, 1, 3), (3, 0, 2), (4, 0, 2), (5, 1, 2), (5, 0, 1), (9, 0, 1)],
+    [(0, 0, 5), (2, 1, 5), (2, 0, 3), (3, 0, 2), (5, 1, 2), (5, 0, 1)],
     ids=str,
 )
 def test_patches_are_written_in_chunks_of_whole_images(monkeypatch, row, images, less, chunks):
@@ -89,6 +89,7 @@ def test_images_of_bytes(tmp_path):
     assert not y[:-1].any()
 
 
+@pytest.mark.slow
 def test_depthwise_and_its_gradients(tmp_path):
     n, channels = 2**29 + 1, 4  # of one pixel each
     x, y = (large(tmp_path / name, (n, channels), np.float16) for name in "xy")
