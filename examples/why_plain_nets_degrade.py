@@ -7,8 +7,8 @@ should not end higher. Without skips it does (He et al. 2015, "Deep Residual Lea
 that gradients vanish: batch norm keeps their size. They become useless instead. The script shows both sides:
 
 1. four small nets, plain and residual, shallow and deep, learn to tell ten shapes apart from the same images in the
-   same order; look at the training loss, not at the test error: this is no overfitting. 120 updates are few: both
-   deep nets are behind the shallow ones, the residual one less. docs/study.md has a run in which it catches up;
+   same order; look at the training loss, not at the test error: this is no overfitting. 256 images, seen twenty
+   times, can be learnt by heart, and three of the nets do so: all but the deep plain one;
 2. before training, how far one must move from an image until the gradient there has nothing to do with the gradient
    here any more (Balduzzi et al. 2017, "The Shattered Gradients Problem"). A step along the gradient is good advice
    only as far as the gradient stays the same.
@@ -28,7 +28,7 @@ def shapes(count):
     return TensorDataset(F.avg_pool2d(images, 2), labels)
 
 
-def main(depths=(8, 32), count=2000, steps=120):
+def main(depths=(8, 32), count=256, steps=160):
     """Print and return, by net, the training loss at the end and the autocorrelation length of the gradient before."""
     data = shapes(count)
     recipe = Recipe("example", steps=steps, batch_size=32, learning_rate=0.05)
