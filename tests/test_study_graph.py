@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
+from itertools import pairwise
 
 import pytest
 from study_nets import Scaling, labels, matrix_layer, rows, total
@@ -103,6 +104,30 @@ def test_svg_is_well_formed_and_nothing_overlaps():
         for other in boxes[i + 1 :]:
             apart = x + w <= other[0] or other[0] + other[2] <= x or y + h <= other[1] or other[1] + other[3] <= y
             assert apart
+
+
+class Parallel(nn.Module):
+    """Two ways of equal length, which fork at the input and meet in a sum."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 8, 1), nn.Conv2d(3, 8, 1)
+
+    def forward(self, x):
+        return (self.a(x) + self.b(x)).mean((2, 3))
+
+
+@pytest.mark.parametrize("net", [CifarResNet(8, shortcut="B"), Parallel()], ids=["projection", "parallel"])
+def test_captions_of_arrows_into_one_row_do_not_overlap(net):
+    graph = computation_graph(net, minires.randn(2, 3, 8, 8), labels(0, 1))
+    lines = {}
+    for text in ET.fromstring(graph.svg()).iter("{http://www.w3.org/2000/svg}text"):
+        if text.get("font-size") == "11":
+            lines.setdefault(text.get("y"), []).append((float(text.get("x")), len(text.text)))
+    assert max(map(len, lines.values())) == 2
+    for captions in lines.values():
+        for (x, characters), (following, _) in pairwise(sorted(captions)):
+            assert x + 6 * characters < following  # 11 pixels high, so about 6 wide
 
 
 def test_a_module_that_did_not_run():

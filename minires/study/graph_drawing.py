@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
+from itertools import pairwise
 from xml.sax.saxutils import escape
 
 ROW, HEIGHT, GAP, MARGIN = 84, 34, 40, 16  # pixels
@@ -21,7 +22,13 @@ def to_svg(nodes: Sequence[tuple[str, str]], arrows: Sequence[tuple[int, int, st
     """
     rows = _rows(len(nodes), arrows)
     widths = [CHARACTER * len(label) + 24 for label, _ in nodes]
-    centres = _centres(rows, widths)
+    short = [(source, target, label) for source, target, label in arrows if rows[target] - rows[source] == 1]
+    heads = Counter(target for _, target, _ in short)
+    caption_widths = [0.0] * len(nodes)
+    for source, target, label in short:
+        node = target if heads[target] == 1 else source
+        caption_widths[node] = max(caption_widths[node], _caption_width(label))
+    centres = _centres(rows, widths, caption_widths)
     places = [(centres[number], MARGIN + rows[number] * ROW) for number in range(len(nodes))]
     parts: list[str] = []
     captions: list[str] = []  # drawn last, with a white edge, where arcs cross them
@@ -30,10 +37,14 @@ def to_svg(nodes: Sequence[tuple[str, str]], arrows: Sequence[tuple[int, int, st
     for source, target, label in arrows:
         (x1, y1), (x2, y2) = places[source], places[target]
         y1 += HEIGHT
-        text_width = CHARACTER * 0.85 * len(label)
         if rows[target] - rows[source] == 1:
             path = f"M{x1:.0f},{y1} C{x1:.0f},{y1 + 20} {x2:.0f},{y2 - 20} {x2:.0f},{y2 - 6}"
-            x, y = (x1 + x2) / 2 + 6, (y1 + y2) / 2 + 4
+            if x1 == x2:
+                x, y = x2 + 6, (y1 + y2) / 2 + 4
+            elif heads[target] == 1:  # beside the head, or else where several heads meet beside the tail
+                x, y = x2 + 6, y2 - 14
+            else:
+                x, y = x1 + 6, y1 + 22
         else:
             widest = max(
                 abs(places[n][0]) + widths[n] / 2 for n in range(len(nodes)) if rows[source] < rows[n] < rows[target]
@@ -47,7 +58,7 @@ def to_svg(nodes: Sequence[tuple[str, str]], arrows: Sequence[tuple[int, int, st
             f'<text x="{x:.0f}" y="{y:.0f}" font-size="11" fill="#333" stroke="#fff" stroke-width="4" '
             f'paint-order="stroke">{escape(label)}</text>'
         )
-        right = max(right, x + text_width)
+        right = max(right, x + _caption_width(label))
     for (label, kind), (x, y), width in zip(nodes, places, widths, strict=True):
         radius = HEIGHT / 2 if kind in ("input", "output") else 4
         parts.append(
@@ -78,15 +89,22 @@ def _rows(count: int, arrows: Sequence[tuple[int, int, str]]) -> list[int]:
     return rows
 
 
-def _centres(rows: Sequence[int], widths: Sequence[float]) -> list[float]:
-    """Return the horizontal centre of each node: those of one row side by side around 0."""
+def _centres(rows: Sequence[int], widths: Sequence[float], caption_widths: Sequence[float]) -> list[float]:
+    """Return the horizontal centre of each node: those of one row side by side around 0, with room for captions."""
     members = defaultdict(list)
     for number, row in enumerate(rows):
         members[row].append(number)
     centres = [0.0] * len(rows)
     for side_by_side in members.values():
-        x = -(sum(widths[number] for number in side_by_side) + GAP * (len(side_by_side) - 1)) / 2
+        for left, right in pairwise(side_by_side):
+            apart = max((widths[left] + widths[right]) / 2 + GAP, caption_widths[left] + GAP / 2)
+            centres[right] = centres[left] + apart
+        first, last = side_by_side[0], side_by_side[-1]
+        middle = (centres[first] - widths[first] / 2 + centres[last] + widths[last] / 2) / 2
         for number in side_by_side:
-            centres[number] = x + widths[number] / 2
-            x += widths[number] + GAP
+            centres[number] -= middle
     return centres
+
+
+def _caption_width(label: str) -> float:
+    return 0.85 * CHARACTER * len(label)
