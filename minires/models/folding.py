@@ -48,17 +48,17 @@ def fold_batch_norm(model: Module) -> Module:
         if module.training:
             part = f"its {name} is" if name else "it is"
             raise RuntimeError(f"fold_batch_norm needs a model in eval mode, but {part} in training mode: call .eval()")
-    folded = copy.deepcopy(model)
-    uses = Counter(id(child) for module in folded.modules() for child in module._modules.values())
-    for module in list(folded.modules()):
+    uses = Counter(id(child) for module in model.modules() for child in module._modules.values())
+    copies: dict[int, Any] = {}  # what stands for what in the copy; the weights folded away are not copied
+    for module in model.modules():
         for conv_name, bn_name in _candidates(module):
             conv, bn = module._modules.get(conv_name), module._modules.get(bn_name)
             if not isinstance(conv, Conv2d) or not isinstance(bn, BatchNorm2d) or not _fit(conv, bn):
                 continue
             if uses[id(conv)] == uses[id(bn)] == 1:
-                module._modules[conv_name] = Identity().eval()
-                module._modules[bn_name] = FoldedConv2d(conv, bn)
-    return folded
+                copies[id(conv)] = Identity().eval()
+                copies[id(bn)] = FoldedConv2d(conv, bn)
+    return copy.deepcopy(model, copies)
 
 
 def _candidates(module: Module) -> tuple[tuple[str, str], ...]:
