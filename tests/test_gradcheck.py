@@ -47,22 +47,62 @@ def test_a_derivative_lies_within_its_uncertainty(f, slope):
     assert found.uncertainty[0] <= 1e-6 * max(slope, 1)
 
 
+def derivative(f, branch=lambda t: b"", **options):
+    with np.errstate(all="ignore"):
+        start = np.array([f(0.0)]), b""
+        return differentiate(lambda t: (np.array([f(t)]), branch(t)), start, np.array([1e-16]), 0.0273, **options)
+
+
+def test_a_straight_line_is_known_by_its_ends():
+    found = derivative(lambda t: 0.7 * t)
+    assert found.evaluations == 4
+    assert abs(found.value[0] - 0.7) <= found.uncertainty[0] < 1e-12
+
+
+@pytest.mark.parametrize(
+    ("f", "slope"),
+    [
+        (lambda t: t + max(t - 0.01, 0.0), 1.0),
+        (lambda t: t + max(-t - 0.002, 0.0), 1.0),
+        (lambda t: t + 1e-9 * (t > 0.003), 1.0),
+        (lambda t: t + 1e-6 * t**2, 1.0),
+        (lambda t: t + 1e-3 * t**3, 1.0),
+        (lambda t: t if abs(t) < 0.02 else np.nan, 1.0),
+    ],
+)
+def test_what_is_straight_near_by_only_is_looked_at_closely(f, slope):
+    found = derivative(f)
+    assert found.evaluations >= 8
+    assert abs(found.value[0] - slope) <= 10 * found.uncertainty[0] < 1e-6
+
+
+def test_a_line_on_another_branch_proves_nothing():
+    def branch(t):
+        return b"other" if abs(t) > 0.01 else b""
+
+    found = derivative(lambda t: t, branch)
+    assert found.evaluations == 8
+    assert found.crossed[0]
+    closer = derivative(lambda t: t, branch, stay_on_branch=True)
+    assert closer.evaluations == 2 + 4
+    assert not closer.crossed[0]
+
+
 @pytest.mark.parametrize(
     "f",
     [
         abs,
         lambda t: max(t, 0.0),
+        lambda t: max(t, -2 * t),
         lambda t: t + 1e-3 * abs(t),
         lambda t: float(t > 0),
+        lambda t: t if t else 1e-9,
         lambda t: np.sqrt(t) if t >= 0 else np.nan,
         lambda t: np.exp(t) + max(t, -2 * t),
     ],
 )
 def test_a_kink_a_jump_and_the_edge_of_a_domain_are_no_derivatives(f):
-    with np.errstate(all="ignore"):
-        start = np.array([f(0.0)])
-        found = differentiate(lambda t: (np.array([f(t)]), b""), (start, b""), np.array([1e-16]), 0.0273)
-    assert found.kink[0]
+    assert derivative(f).kink[0]
 
 
 def test_noise_is_estimated_from_values():
