@@ -28,7 +28,8 @@ def pytest_sessionstart(session):
     """Before all tests are run by several processes, compile the kernels: each process would compile them all."""
     config = session.config
     is_worker = hasattr(config, "workerinput")
-    if is_worker or not config.getoption("numprocesses") or config.args != config.getini("testpaths"):
+    runs_all_in_several_processes = config.getoption("numprocesses") and config.args == config.getini("testpaths")
+    if is_worker or config.option.collectonly or not runs_all_in_several_processes:
         return
     command = [sys.executable, "-m", "minires.cli", "warmup", "--dtype"]
     compiling = [subprocess.Popen([*command, dtype]) for dtype in ("float32", "float64")]

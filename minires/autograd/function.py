@@ -314,10 +314,8 @@ def _is_remakable(tensor: Tensor) -> bool:
 def _pack(value: Any, inputs: tuple, outputs: tuple[Tensor, ...], results: tuple) -> _Saved:
     for index, tensor in enumerate(inputs):
         if isinstance(tensor, Tensor) and value is tensor.array:
-            if _is_remakable(tensor):
-                remakable = _Remakable(tensor.grad_fn, tensor.grad_fn._saved)
-                return _Saved(remakable, "input", index, tensor._version, tensor._version.number)
-            return _Saved(tensor, "input", index, tensor._version, tensor._version.number)
+            kept = _Remakable(tensor.grad_fn, tensor.grad_fn._saved) if _is_remakable(tensor) else tensor
+            return _Saved(kept, "input", index, tensor._version, tensor._version.number)
     for index, (tensor, result) in enumerate(zip(outputs, results, strict=True)):
         if value is result:  # only the array is kept: holding the Tensor would close a reference cycle
             return _Saved(tensor.array, "output", index, tensor._version, tensor._version.number)
