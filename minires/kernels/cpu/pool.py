@@ -17,6 +17,8 @@ from minires.kernels.geometry import Pair, Pool2dGeometry
 from minires.kernels.layout import from_nhwc, to_nhwc
 from minires.kernels.reference.pool import adaptive_bounds
 
+TAPS_AT_ONCE = 4  # pixels of a window that are compared while the maximum so far is in registers
+
 
 def max_pool2d(x: Array, geometry: Pool2dGeometry) -> tuple[Array, Array]:
     """(N, C, H, W) -> maximum and flat index of each window; see the reference kernel of this name."""
@@ -86,10 +88,11 @@ def _window_sizes(rows: Array, cols: Array) -> Array:
 
 def _window_max(x: Array, rows: Array, cols: Array) -> tuple[Array, Array]:
     x = to_nhwc(x)
-    n, _, _, c = x.shape
+    n, h, w, c = x.shape
     y = empty((n, len(rows), len(cols), c), x.dtype)
     indices = empty(y.shape, np.dtype(np.int64))
-    launch(_max_rows, n * len(rows), y.size * rows.shape[1] * cols.shape[1], x, rows, cols, y, indices)
+    no_offsets = np.empty(0, np.int32 if x.itemsize < 8 and h * w < 2**31 else np.int64)
+    launch(_max_rows, n * len(rows), y.size * rows.shape[1] * cols.shape[1], x, rows, cols, y, indices, no_offsets)
     return from_nhwc(y), from_nhwc(indices)
 
 
@@ -110,34 +113,55 @@ def _spread(dy: Array, input_shape: tuple[int, ...], rows: Array, cols: Array) -
 
 
 @kernel
-def _max_rows(start, stop, x, rows, cols, y, indices):
-    """Output rows ``start`` to ``stop``, counted through all images."""
-    _, _, width, channels = x.shape
+def _max_rows(start, stop, x, rows, cols, y, indices, no_offsets):
+    """Output rows ``start`` to ``stop``, counted through all images.
+
+    Pixels count from the first one of their window, in a dtype as wide as x's where that suffices, so that a vector of
+    maxima has a vector of such offsets beside it.
+    """
+    _, height, width, channels = x.shape
+    taps = np.empty(rows.shape[1] * cols.shape[1] + TAPS_AT_ONCE, no_offsets.dtype)
+    offsets = np.empty(channels, no_offsets.dtype)
     for row in range(start, stop):
         image, p = divmod(row, rows.shape[0])
+        plane = x[image].reshape(height * width, channels)
         for q in range(cols.shape[0]):
-            first = -1  # flat index of the first pixel in the window
+            first, count = 0, 0
             for i in range(rows.shape[1]):
                 for j in range(cols.shape[1]):
                     h, w = rows[p, i], cols[q, j]
                     if h < 0 or w < 0:
                         continue
-                    here = h * width + w
-                    if first < 0:
-                        first = here
-                        for c in range(channels):
-                            y[image, p, q, c] = x[image, h, w, c]
-                            indices[image, p, q, c] = here
-                        continue
-                    for c in range(channels):
-                        # Loads and selections rather than a branch, so that the loop runs in vector lanes.
-                        value, best, index = x[image, h, w, c], y[image, p, q, c], indices[image, p, q, c]
-                        better = (value > best) | (value != value)  # a NaN is not equal to itself
-                        y[image, p, q, c] = value if better else best
-                        indices[image, p, q, c] = here if better else index
-            if first < 0:
-                y[image, p, q] = -np.inf
-                indices[image, p, q] = 0
+                    if count == 0:
+                        first = h * width + w
+                    taps[count] = h * width + w - first
+                    count += 1
+            largest, index = y[image, p, q], indices[image, p, q]
+            if count == 0:
+                largest[:] = -np.inf
+                index[:] = 0
+                continue
+            taps[count : count + TAPS_AT_ONCE] = taps[count - 1]  # the last one may be looked at twice
+            largest[:] = plane[first]
+            offsets[:] = 0
+            for t in range(1, count, TAPS_AT_ONCE):
+                a, b, c, d = taps[t], taps[t + 1], taps[t + 2], taps[t + 3]
+                at_a, at_b, at_c, at_d = plane[first + a], plane[first + b], plane[first + c], plane[first + d]
+                for channel in range(channels):
+                    best = largest[channel], offsets[channel]
+                    best = _larger(best, at_a[channel], a)
+                    best = _larger(best, at_b[channel], b)
+                    best = _larger(best, at_c[channel], c)
+                    largest[channel], offsets[channel] = _larger(best, at_d[channel], d)
+            for channel in range(channels):
+                index[channel] = first + offsets[channel]
+
+
+@kernel
+def _larger(best, value, offset):
+    """Selections rather than a branch, so that the loop runs in vector lanes."""
+    better = (value > best[0]) | (value != value)  # a NaN is not equal to itself
+    return value if better else best[0], offset if better else best[1]
 
 
 @kernel
