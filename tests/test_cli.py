@@ -167,11 +167,27 @@ def test_gradient_checkpointing_gives_the_same_weights_and_is_kept(run, pictures
         assert (experiment.checkpoint, experiment.build_model().layer1.checkpoint) == (expected, expected)
 
 
-def test_resuming_a_finished_run(run, pictures):
+def test_resuming_a_finished_run(run, pictures, tmp_path):
     before = (run[0] / "log.csv").read_text()
-    result = minires("train", "--resume", run[0] / "last.safetensors", "--root", pictures)
-    assert "nothing left to do" in result.stdout
+    last = run[0] / "last.safetensors"
+    for out in (run[0], tmp_path / "new"):
+        result = minires("train", "--resume", last, "--root", pictures, "--out", out)
+        assert "nothing left to do" in result.stdout
+        assert f"{last} holds the state" in result.stdout
     assert (run[0] / "log.csv").read_text() == before
+    assert not (tmp_path / "new").exists()
+
+
+def test_interrupted_before_its_first_checkpoint_a_resumed_run_names_the_one_it_began_with(
+    run, pictures, tmp_path, monkeypatch
+):
+    def interrupted(self):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("minires.training.Trainer.fit", interrupted)
+    options = ["--resume", run[0] / "last.safetensors", "--root", pictures, "--out", tmp_path / "new"]
+    result = minires("train", *options, status=130)
+    assert f"go on with: minires train --resume {run[0] / 'last.safetensors'}" in result.stderr
 
 
 def test_a_killed_run_leaves_a_whole_checkpoint(pictures, tmp_path):

@@ -139,7 +139,7 @@ def without_skips():
 
 NO_SKIP = "no residual block"
 SENTENCES = {
-    frozen: {"hessian": "every parameter of this model is frozen"},
+    frozen: {"hessian": "no parameter of this model requires a gradient"},
     with_nan: dict.fromkeys(INSTRUMENTS, r"a parameter of units\.1\.conv2 is NaN or infinite"),
     without_skips: {"decomposition": NO_SKIP, "paths": NO_SKIP, "jacobians": NO_SKIP},
 }

@@ -134,6 +134,18 @@ def test_sections_that_cannot_be_made_say_why():
     assert report.title == "What the skip connections of plain-8 do to its gradient"
 
 
+@pytest.mark.parametrize("kind", [RuntimeError, NotImplementedError])
+def test_an_operation_that_an_instrument_cannot_go_through_ends_its_section_only(monkeypatch, kind):
+    def no_second_derivative(subject):
+        raise kind("MyOp has no second derivative")
+
+    monkeypatch.setitem(INSTRUMENTS, "hessian", no_second_derivative)
+    subject = Subject(SurveyOptions(model="residual-8", image_size=8, images=32, test_images=8, steps=1, batch_size=16))
+    hessian, graph = survey(subject, ["hessian", "graph"], "command").sections
+    assert hessian.problem == "MyOp has no second derivative"
+    assert not graph.problem
+
+
 def test_a_net_whose_blocks_get_no_gradient_at_first(tmp_path):
     """Fixup's classifier starts at 0, so before training no gradient arrives at any block."""
     study("fixup-8", *SMALL, "--image-size", "8", "--instruments", "flow,decomposition,paths", "--out", tmp_path)

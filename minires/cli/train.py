@@ -114,11 +114,22 @@ def train(
         folder.prepare(resuming=resume is not None)
         net.to(target)
         trainer = experiment.trainer(net, train_set, test_set, target, workers, saved)
-        _run(experiment, trainer, folder, len(train_set), len(test_set), target)
+        _run(experiment, trainer, folder, len(train_set), len(test_set), target, resume)
 
 
-def _run(experiment: Any, trainer: Any, folder: Any, train_images: int, test_images: int, device: Any) -> None:
-    """Train with a progress bar, saving after each epoch, and say how it ended."""
+def _run(
+    experiment: Any,
+    trainer: Any,
+    folder: Any,
+    train_images: int,
+    test_images: int,
+    device: Any,
+    saved_in: Path | None,
+) -> None:
+    """Train with a progress bar, saving after each epoch, and say how it ended.
+
+    ``saved_in`` is the checkpoint that holds the trainer's state, if there is one.
+    """
     from rich.console import Console
 
     from minires.cli.compiling import announce_compilation
@@ -137,15 +148,15 @@ def _run(experiment: Any, trainer: Any, folder: Any, train_images: int, test_ima
     saved_step = trainer.step
 
     def on_epoch(report: EpochReport) -> None:
-        nonlocal saved_step
+        nonlocal saved_in, saved_step
         folder.record(trainer, report, experiment.to_json())
-        saved_step = report.step
+        saved_in, saved_step = folder.last, report.step
         progress.on_epoch(report)
 
     def saved() -> str:
-        if not saved_step:
+        if saved_in is None:
             return "no checkpoint had been saved yet"
-        return f"{folder.last} holds the state after step {saved_step:,}"
+        return f"{saved_in} holds the state after step {saved_step:,}"
 
     trainer.on_step, trainer.on_epoch, trainer.on_notice = progress.on_step, on_epoch, progress.say
     begin = time.perf_counter()
@@ -153,7 +164,7 @@ def _run(experiment: Any, trainer: Any, folder: Any, train_images: int, test_ima
         with progress, announce_compilation(progress.say):
             last = trainer.fit()
     except KeyboardInterrupt:
-        remedy = f"; go on with: minires train --resume {folder.last}" if saved_step else ""
+        remedy = f"; go on with: minires train --resume {saved_in}" if saved_in else ""
         typer.echo(f"minires: interrupted at step {trainer.step + 1:,}; {saved()}{remedy}", err=True)
         raise typer.Exit(INTERRUPTED) from None
     except TrainingError as error:
@@ -170,17 +181,16 @@ def _run(experiment: Any, trainer: Any, folder: Any, train_images: int, test_ima
 
 @contextmanager
 def _leaving_no_empty_folder(path: Path) -> Iterator[None]:
-    """Where the ``with`` block fails, take away the folders that it made and left empty."""
+    """Take away the folders that the ``with`` block made and left empty, as where it fails."""
     missing = [folder for folder in (path, *path.parents) if not folder.exists()]
     try:
         yield
-    except BaseException:
+    finally:
         for folder in missing:
             try:
                 folder.rmdir()
             except OSError:  # it holds something, or never came to be
                 continue
-        raise
 
 
 def _log_format_in(folder: Path) -> LogFormat:

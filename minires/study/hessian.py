@@ -93,7 +93,7 @@ def hessian_spectrum(
         raise StudyError(f"steps and runs must be at least 1, got {steps} and {runs}")
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if not parameters:
-        raise StudyError("every parameter of this model is frozen: there is nothing to take a Hessian by")
+        raise StudyError("no parameter of this model requires a gradient: there is nothing to take a Hessian by")
     with untouched(model), enable_grad():
         loss = scalar_loss(model, images, labels, loss_fn)
         gradients: Any = grad(loss, parameters, create_graph=True, materialize_grads=True)  # none of them None

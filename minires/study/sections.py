@@ -393,7 +393,8 @@ def run_instrument(name: str, subject: Subject) -> Section:
     subject.progress(f"running {name}")
     try:
         return INSTRUMENTS[name](subject)
-    except ValueError as error:  # a StudyError, or an operation that the images are too small or too few for
+    except (ValueError, RuntimeError) as error:
+        # A StudyError; an operation that the images are too small or too few for; one without a second derivative.
         return Section(name, name.capitalize(), (), problem=str(error))
 
 
