@@ -47,7 +47,8 @@ class _BatchNorm(Module):
             raise ValueError(f"{type(self).__name__} needs a {expected} input, got shape {input.shape}")
         momentum = self.momentum
         if self.training and self.track_running_stats and not is_recomputing():
-            self.num_batches_tracked.add_(1)
+            count = self.num_batches_tracked.writable_array()
+            count += 1
             if momentum is None:  # a plain average over all batches so far
                 momentum = 1.0 / self.num_batches_tracked.item()
         use_batch = self.training or not self.track_running_stats

@@ -121,7 +121,11 @@ def _unrows(rows: Array, x: Array) -> Array:
 def _folded(v: Array, rows: Array) -> Array:
     """(C,) -> (k * C,): values per channel, for rows of k pixels."""
     times = rows.shape[1] // max(1, v.size)
-    return (v if times == 1 else np.tile(v, times)).astype(rows.dtype, copy=False)
+    if times == 1:
+        return v.astype(rows.dtype, copy=False)
+    repeated = np.empty((times, v.size), rows.dtype)
+    repeated[...] = v
+    return repeated.reshape(-1)
 
 
 def _chunks(rows: Array) -> tuple[int, int]:
