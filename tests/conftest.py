@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 
@@ -46,3 +47,11 @@ def pytest_collection_modifyitems(config, items):
         for marker, skip in skips:
             if marker in item.keywords:
                 item.add_marker(skip)
+
+
+@pytest.fixture
+def interruptible():
+    """Let SIGINT arrive here and in processes started from here: a shell starts background jobs with it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)

@@ -208,7 +208,7 @@ def test_a_killed_run_leaves_a_whole_checkpoint(pictures, tmp_path):
     assert all(len(line.split(",")) == 9 for line in (tmp_path / "log.csv").read_text().splitlines())
 
 
-def test_ctrl_c_says_what_was_saved(pictures, tmp_path):
+def test_ctrl_c_says_what_was_saved(pictures, tmp_path, interruptible):
     options = ["--batch-size", "8", "--epochs", "100000", "--data", "imagefolder", "--root", str(pictures)]
     process = subprocess.Popen(
         [*COMMAND, "train", *options, "--out", str(tmp_path)],

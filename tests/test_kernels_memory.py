@@ -181,7 +181,7 @@ def test_threads_never_share_memory(pool):
     assert pool.used_bytes == 0
 
 
-def test_an_interrupt_is_never_lost():
+def test_an_interrupt_is_never_lost(interruptible):
     """Python swallows what is raised while an object goes: Ctrl-C must not come then."""
     sent, arrived = 30, 0
 
