@@ -148,6 +148,12 @@ def test_a_resumed_run_ends_where_the_uninterrupted_one_does(run, pictures, tmp_
     result = minires("train", *options, status=130)
     assert f"go on with: minires train --resume {tmp_path / 'last.safetensors'}" in result.stderr
     monkeypatch.undo()
+    unbeaten = dataclasses.replace(Checkpoint.load(tmp_path / "last.safetensors"), best_accuracy=2.0)
+    unbeaten.save(tmp_path / "unbeaten.safetensors")
+    new = tmp_path / "new"
+    ended = minires("train", "--resume", tmp_path / "unbeaten.safetensors", "--root", pictures, "--out", new)
+    assert f"saved {new / 'last.safetensors'} and log.csv" in ended.stdout
+    assert sorted(file.name for file in new.iterdir()) == ["last.safetensors", "log.csv"]
     resumed = minires("train", "--resume", tmp_path / "last.safetensors", "--root", pictures)
     assert "going on after step 2" in resumed.stdout
     ours, theirs = (Checkpoint.load(folder / "last.safetensors") for folder in (tmp_path, run[0]))

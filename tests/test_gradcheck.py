@@ -17,6 +17,7 @@ from minires.autograd import Function, Tensor
 from minires.nn import functional as F
 from minires.verify import GradcheckError, SideEffectError, Verdict, gradcheck, gradcheck_numpy, gradgradcheck
 from minires.verify.differences import differentiate, estimate_noise
+from minires.verify.verdict import ORDER, Tolerance, judge
 
 
 def leaf(*values):
@@ -74,6 +75,30 @@ def test_what_is_straight_near_by_only_is_looked_at_closely(f, slope):
     found = derivative(f)
     assert found.evaluations >= 8
     assert abs(found.value[0] - slope) <= 10 * found.uncertainty[0] < 1e-6
+
+
+@pytest.mark.parametrize("mode", ["full", "directions"])
+@pytest.mark.parametrize(
+    ("f", "x", "slope"),
+    [
+        (lambda x: np.where(x < 1.01, x, np.inf), 1.0, 1.0),
+        (np.exp, 709.0, np.exp(709.0)),
+        (lambda x: -np.log(np.maximum(1 - x, 0)), 0.99, 100.0),
+        (lambda x: x * x, 1.34e154, 2.68e154),
+    ],
+)
+def test_where_a_step_leads_to_infinity_no_wrong_gradient_passes(f, x, slope, mode):
+    for factor in (-3.0, 0.0, 0.5, 7.0):
+        with np.errstate(all="ignore"):
+            vjp = lambda inputs, dy, factor=factor: factor * slope * dy  # noqa: E731
+            assert not gradcheck_numpy(f, vjp, np.array([x]), raise_exception=False, mode=mode)
+
+
+def test_a_derivative_that_is_not_known_is_never_judged():
+    tolerance = Tolerance()
+    infinite, no = np.array([np.inf]), np.array([False])
+    verdict = judge(np.ones(1), infinite, infinite, no, no, 1.0, 1.0, tolerance)
+    assert ORDER[verdict[0]] is Verdict.ILL_CONDITIONED
 
 
 def test_a_line_on_another_branch_proves_nothing():

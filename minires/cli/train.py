@@ -176,7 +176,8 @@ def _run(
         f"test accuracy {100 * last.test.accuracy:.2f} % after {counted(trainer.epochs, 'epoch')} "
         f"(best {100 * trainer.best_accuracy:.2f} %) in {duration(time.perf_counter() - begin)}"
     )
-    progress.say(f"saved {folder.last}, {folder.best.name} and {folder.log.path.name}")
+    best = f", {folder.best.name}" if folder.best.exists() else ""  # a resumed run may not come up to its best again
+    progress.say(f"saved {folder.last}{best} and {folder.log.path.name}")
 
 
 @contextmanager

@@ -30,6 +30,7 @@ from minires.study.shattering import (
 from minires.study.skips import find_skips
 from minires.study.subject import Subject
 from minires.study.trace import trace, untouched
+from minires.training import TrainingError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -387,15 +388,19 @@ def run_instrument(name: str, subject: Subject) -> Section:
     ------
     StudyError
         If there is no such instrument.
+    TrainingError
+        If a net that it is to study cannot be trained.
     """
     if name not in INSTRUMENTS:
         raise StudyError(f"there is no instrument {name!r}: choose from {', '.join(INSTRUMENTS)}")
     subject.progress(f"running {name}")
     try:
         return INSTRUMENTS[name](subject)
+    except TrainingError:  # the other instruments would have no nets either
+        raise
     except (ValueError, RuntimeError) as error:
         # A StudyError; an operation that the images are too small or too few for; one without a second derivative.
-        return Section(name, name.capitalize(), (), problem=str(error))
+        return Section(name, name.capitalize(), (), problem=str(error) or type(error).__name__)
 
 
 def _section(

@@ -100,7 +100,7 @@ def differentiate(
         if is_first_table and all(branches == start[1] for _, branches in (*far, *near)):
             values = np.stack([values for values, _ in (*far, *near)])
             slope, doubt = _straight(start[0], values, (h, -h, least, -least), noise)
-            if (doubt <= _wanted(slope)).all():
+            if np.isfinite(slope).all() and (doubt <= _wanted(slope)).all():
                 return Derivative(slope, doubt, kink, crossed, evaluations, h)
         is_first_table = False
         pairs = [far, *((f(h / 2**k), f(-h / 2**k)) for k in range(1, levels - 1)), near]

@@ -69,6 +69,7 @@ def judge(
     larger = np.maximum(np.abs(value), np.abs(analytical))
     equal = apart <= tolerance.relative * larger + small + rounding + doubt
     judged = (doubt <= tolerance.resolution * np.maximum(larger, 1e-3 * scale)) | (doubt <= small)
+    judged &= np.isfinite(doubt)  # inf <= inf says nothing
     verdicts = np.where(equal, np.where(judged, EQUAL, ILL_CONDITIONED), DIFFERENT)
     # A gradient follows the branch taken at the point itself: beside it, another one may be right.
     verdicts = np.where((verdicts == DIFFERENT) & crossed, NOT_DIFFERENTIABLE, verdicts)
