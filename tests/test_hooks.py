@@ -6,20 +6,11 @@ import gc
 import weakref
 
 import pytest
-from twin import assert_twins, refusal
+from twin import Programs, check, leaf
 
 import minires
 
-PROGRAMS = []
-
-
-def program(function):
-    PROGRAMS.append(function)
-    return function
-
-
-def leaf(lib, *numbers, requires_grad=True):
-    return lib.tensor(list(numbers), dtype=lib.float64, requires_grad=requires_grad)
+program = Programs()
 
 
 @program
@@ -234,12 +225,9 @@ def refuse_hook_that_returns_another_dtype(lib):
     (x * 2).sum().backward()
 
 
-@pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.__name__)
-def test_same_program_same_result_as_pytorch(program):
-    if program.__name__.startswith("refuse"):
-        refusal(program)
-    else:
-        assert_twins(program)
+@pytest.mark.parametrize("run", program, ids=lambda run: run.__name__)
+def test_same_program_same_result_as_pytorch(run):
+    check(run)
 
 
 def test_bad_hook_is_told_where_it_hangs():

@@ -5,17 +5,12 @@ from __future__ import annotations
 import threading
 
 import pytest
-from twin import assert_twins
+from twin import Programs, check
 
 import minires
 from minires.autograd import observe
 
-PROGRAMS = []
-
-
-def program(function):
-    PROGRAMS.append(function)
-    return function
+program = Programs()
 
 
 @program
@@ -170,9 +165,9 @@ def results_record_by_mode(lib):
     return a, b, fresh, (a * 2), (b * 2)
 
 
-@pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.__name__)
-def test_same_program_same_result_as_pytorch(program):
-    assert_twins(program)
+@pytest.mark.parametrize("run", program, ids=lambda run: run.__name__)
+def test_same_program_same_result_as_pytorch(run):
+    check(run)
 
 
 def test_same_object_entered_inside_itself():

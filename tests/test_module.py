@@ -13,17 +13,12 @@ import pytest
 import torch
 from torch_twins import randomized
 from torch_twins import twin as torch_twin
-from twin import assert_twins, refusal
+from twin import Programs, assert_twins, check
 
 import minires
 from minires import nn
 
-PROGRAMS = []
-
-
-def program(function):
-    PROGRAMS.append(function)
-    return function
+program = Programs()
 
 
 def fill(lib, module):
@@ -699,13 +694,9 @@ def refuse_to_run_a_list(lib):
     lib.nn.ModuleList([lib.nn.ReLU()])(1)
 
 
-@pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.__name__)
-def test_same_program_same_result_as_pytorch(program):
-    if program.__name__.startswith("refuse"):
-        error = refusal(program)
-        assert len(str(error)) > 15
-    else:
-        assert_twins(program)
+@pytest.mark.parametrize("run", program, ids=lambda run: run.__name__)
+def test_same_program_same_result_as_pytorch(run):
+    check(run)
 
 
 LAYERS = [

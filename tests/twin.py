@@ -14,6 +14,27 @@ import minires
 REFUSALS = (RuntimeError, ValueError, TypeError, IndexError, KeyError, AttributeError)
 
 
+class Programs(list):
+    """Functions of a library. An empty list of them serves as the decorator that collects a file's."""
+
+    def __call__(self, program: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        self.append(program)
+        return program
+
+
+def leaf(library: Any, *numbers: float, requires_grad: bool = True) -> Any:
+    """Return a Tensor of float64."""
+    return library.tensor(list(numbers), dtype=library.float64, requires_grad=requires_grad)
+
+
+def check(program: Callable[[Any], Any]) -> None:
+    """Run ``program(library)`` for both: the results must be equal; both must refuse it if its name says "refuse"."""
+    if program.__name__.startswith("refuse"):
+        assert len(str(refusal(program))) > 15
+    else:
+        assert_twins(program)
+
+
 def assert_twins(program: Callable[[Any], Any], tolerance: float = 1e-12) -> None:
     """Run ``program(library)`` for both and compare nested results of Tensors, numbers, strings and None."""
     ours, theirs = _outcome(program, minires), _outcome(program, torch)
