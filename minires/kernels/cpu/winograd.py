@@ -138,9 +138,10 @@ def weight_grad(x: Array, dy: Array, padding: Pair) -> Array:
 
 
 def _block_size(tiles: int, channels: int) -> int:
-    """Return how many tiles are worked off together, a multiple of ROWS."""
-    size = min(tiles, max(BLOCK_TILES, BLOCK_BYTES // (4 * PLANES * channels)))
-    return -(-size // ROWS) * ROWS
+    """Return how many tiles are worked off together, a multiple of ROWS; no block is much smaller than the others."""
+    most = max(BLOCK_TILES, BLOCK_BYTES // (4 * PLANES * channels))
+    blocks = -(-tiles // most)
+    return -(-tiles // (blocks * ROWS)) * ROWS
 
 
 @lru_cache(maxsize=128)
