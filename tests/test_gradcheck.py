@@ -27,6 +27,12 @@ def leaf(*values):
 # The numerical derivative
 
 
+def derivative(f, branch=lambda t: b"", noise=1e-16, **options):
+    with np.errstate(all="ignore"):
+        start = np.array([f(0.0)]), b""
+        return differentiate(lambda t: (np.array([f(t)]), branch(t)), start, np.array([noise]), 0.0273, **options)
+
+
 @pytest.mark.parametrize(
     ("f", "slope"),
     [
@@ -39,19 +45,10 @@ def leaf(*values):
     ],
 )
 def test_a_derivative_lies_within_its_uncertainty(f, slope):
-    with np.errstate(all="ignore"):
-        start = np.array([f(0.0)])
-        noise = np.finfo(float).eps * np.abs(start)
-        found = differentiate(lambda t: (np.array([f(t)]), b""), (start, b""), noise, 0.0273)
+    found = derivative(f, noise=np.finfo(float).eps * abs(f(0.0)))
     assert not found.kink[0]
     assert abs(found.value[0] - slope) <= 10 * found.uncertainty[0] + 1e-12 * abs(slope)
     assert found.uncertainty[0] <= 1e-6 * max(slope, 1)
-
-
-def derivative(f, branch=lambda t: b"", **options):
-    with np.errstate(all="ignore"):
-        start = np.array([f(0.0)]), b""
-        return differentiate(lambda t: (np.array([f(t)]), branch(t)), start, np.array([1e-16]), 0.0273, **options)
 
 
 def test_a_straight_line_is_known_by_its_ends():
@@ -95,9 +92,8 @@ def test_where_a_step_leads_to_infinity_no_wrong_gradient_passes(f, x, slope, mo
 
 
 def test_a_derivative_that_is_not_known_is_never_judged():
-    tolerance = Tolerance()
     infinite, no = np.array([np.inf]), np.array([False])
-    verdict = judge(np.ones(1), infinite, infinite, no, no, 1.0, 1.0, tolerance)
+    verdict = judge(np.ones(1), infinite, infinite, no, no, 1.0, 1.0, Tolerance())
     assert ORDER[verdict[0]] is Verdict.ILL_CONDITIONED
 
 

@@ -164,7 +164,7 @@ def _run(
         with progress, announce_compilation(progress.say):
             last = trainer.fit()
     except KeyboardInterrupt:
-        remedy = f"; go on with: minires train --resume {saved_in}" if saved_in else ""
+        remedy = f"; go on with: minires train --resume {saved_in}" if saved_in is not None else ""
         typer.echo(f"minires: interrupted at step {trainer.step + 1:,}; {saved()}{remedy}", err=True)
         raise typer.Exit(INTERRUPTED) from None
     except TrainingError as error:
@@ -182,7 +182,7 @@ def _run(
 
 @contextmanager
 def _leaving_no_empty_folder(path: Path) -> Iterator[None]:
-    """Take away the folders that the ``with`` block made and left empty, as where it fails."""
+    """Take away the folders that the ``with`` block made and left empty, whether it fails or has nothing to do."""
     missing = [folder for folder in (path, *path.parents) if not folder.exists()]
     try:
         yield

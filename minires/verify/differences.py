@@ -194,9 +194,9 @@ def _table(centre: np.ndarray, plus: np.ndarray, minus: np.ndarray, h: float, no
 def _straight(
     centre: np.ndarray, values: np.ndarray, steps: tuple[float, ...], noise: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the slope of the line through ``values`` (4, m) at ``steps`` h, -h, h/8 and -h/8, and its uncertainty.
+    """Return the slope of the line through ``values`` (4, m) at two pairs of ``steps``, h, -h and nearer ones.
 
-    That is infinite where they do not lie on a line, within rounding, with ``centre`` at 0.
+    And its uncertainty, which is infinite where they do not lie on a line, within rounding, with ``centre`` at 0.
     """
     h, near = steps[0], steps[2]
     spread = np.ptp((values - centre) / np.array(steps)[:, None], axis=0)

@@ -159,7 +159,10 @@ def _max_rows(start, stop, x, rows, cols, y, indices, no_offsets):
 
 @kernel
 def _larger(best, value, offset):
-    """Selections rather than a branch, so that the loop runs in vector lanes."""
+    """Return ``best``, a pair of value and offset, or the other pair where its value is larger or NaN.
+
+    By selections rather than a branch, so that the loop around it runs in vector lanes.
+    """
     better = (value > best[0]) | (value != value)  # a NaN is not equal to itself
     return value if better else best[0], offset if better else best[1]
 

@@ -61,7 +61,7 @@ _transform_output_grad, _transform_filter_grad = tile_transform(A), tile_transfo
 LANES = VECTOR_BYTES // 4
 TAPS, PLANES = 9, 36
 BLOCK_BYTES = 1 << 18  # of transformed inputs in a block of tiles: they share L2 with the products
-BLOCK_TILES = 24  # at least, or the filters, which are read once a block, take longer than the products
+BLOCK_TILES = 24  # are allowed always: the filters are read once a block, and more blocks would wait for them
 WORK_ITEMS = 8  # for each thread, at least, if there are so many panels
 PRIVATE_BYTES = 1 << 20  # a weight gradient up to this size is summed by each thread on its own
 # Measured: with fewer channels the transforms cost what they save; with fewer tiles, those of the filters do.
