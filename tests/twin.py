@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
@@ -25,6 +26,27 @@ class Programs(list):
 def leaf(library: Any, *numbers: float, requires_grad: bool = True) -> Any:
     """Return a Tensor of float64."""
     return library.tensor(list(numbers), dtype=library.float64, requires_grad=requires_grad)
+
+
+def fill(library: Any, module: Any) -> Any:
+    """Give a module's parameters the same numbers in both libraries, in float64, and return it."""
+    with library.no_grad():
+        for index, parameter in enumerate(module.parameters()):
+            numbers = np.random.default_rng(index).standard_normal(tuple(parameter.shape))
+            parameter.copy_(library.from_numpy(numbers))
+    return module.double()
+
+
+def data(library: Any, *shape: int, seed: int = 9, requires_grad: bool = False) -> Any:
+    """Return a Tensor of the same random numbers in both libraries."""
+    return library.tensor(np.random.default_rng(seed).standard_normal(shape)).requires_grad_(requires_grad)
+
+
+def small_net(library: Any) -> Any:
+    """Return two linear layers with batch norm and ReLU between them, the same in both libraries."""
+    nn = library.nn
+    layers = OrderedDict(first=nn.Linear(3, 4), norm=nn.BatchNorm1d(4), act=nn.ReLU(), last=nn.Linear(4, 2))
+    return fill(library, nn.Sequential(layers))
 
 
 def check(program: Callable[[Any], Any]) -> None:
