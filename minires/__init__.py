@@ -29,6 +29,7 @@ from minires.autograd.creation import (
     zeros_like,
 )
 from minires.autograd.tensor import is_tensor, numel
+from minires.compiled_module import compile
 from minires.device import Device as device
 from minires.device import manual_seed
 from minires.dtypes import (
@@ -168,6 +169,7 @@ __all__ = [
     "clamp",
     "clip",
     "clone",
+    "compile",
     "concat",
     "conv_algorithm",
     "cos",

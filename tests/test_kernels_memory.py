@@ -19,7 +19,7 @@ LARGE = (memory.LEAST_BYTES // 4,)
 
 @pytest.fixture
 def pool(monkeypatch):
-    fresh = memory._Pool()
+    fresh = memory.Pool()
     monkeypatch.setattr(memory, "_pool", fresh)
     return fresh
 

@@ -75,8 +75,8 @@ def training(model: str, batch: int, size: int, weights: str) -> Problem:
 
 
 def inference(model: str, batch: int, size: int, weights: str) -> Problem:
-    """Logits of a batch, without gradients, with batch norm folded as ``minires predict`` does; so does the rival."""
-    net = minires.fold_batch_norm(_net(model, weights).eval())
+    """Logits of a batch, without gradients, with batch norm folded and the kernels recorded; so do the rivals."""
+    net = minires.compile(minires.fold_batch_norm(_net(model, weights).eval()))
     images, _ = _batch(model, batch, size)
 
     def step() -> Tensor:

@@ -26,6 +26,7 @@ __all__ = [
     "conv_algorithm",
     "get_float32_matmul_precision",
     "get_num_threads",
+    "is_compiled_for",
     "kernels_for",
     "set_float32_matmul_precision",
     "set_num_threads",
@@ -44,6 +45,12 @@ def kernels_for(array: Array) -> Any:
         return _cuda_kernels()
     kernels = reference if _reference_only else _cpu_kernels()
     return _widened(kernels) if is_half(array.dtype) else kernels
+
+
+def is_compiled_for(array: Array) -> bool:
+    """Tell whether `kernels_for` gives the kernels of `cpu`, which can be recorded (`minires.kernels.cpu.program`)."""
+    kernels = kernels_for(array)
+    return kernels is not reference and not is_cuda_array(array) and kernels is _cpu_kernels()
 
 
 @contextmanager

@@ -29,7 +29,7 @@ from minires.device import Array
 from minires.kernels.cpu import depthwise, winograd
 from minires.kernels.cpu.blocks import Blocks, Windows, in_blocks, multiply
 from minires.kernels.cpu.epilogue import Epilogue, bias_add_relu, no_epilogue
-from minires.kernels.cpu.launch import kernel, launch_sum
+from minires.kernels.cpu.launch import kernel, launch, launch_sum
 from minires.kernels.cpu.memory import empty, zeros
 from minires.kernels.cpu.microkernel import (
     ROWS,
@@ -167,8 +167,8 @@ def _readable(x: Array, geometry: Conv2dGeometry) -> Array:
         return x
     n, h, w, c = x.shape
     (top, bottom), (left, right) = geometry.padding
-    padded = zeros((n, top + h + bottom, left + w + right, c), x.dtype)
-    padded[:, top : top + h, left : left + w] = x
+    padded = empty((n, top + h + bottom, left + w + right, c), x.dtype)
+    launch(_copy_padded, n * (top + h + bottom), x.size + padded.size, x, top, left, padded)
     return padded
 
 
@@ -264,6 +264,21 @@ def _multiply(x: Array, filters: Array, blocks: Blocks, y: Array, epilogue: Epil
         depthwise.multiply(x, filters, blocks.images, blocks.sources, blocks.targets, y, epilogue)
     else:
         multiply(x, filters, blocks, y, epilogue)
+
+
+@kernel
+def _copy_padded(start, stop, x, top, left, padded):
+    """Rows ``start`` to ``stop`` of x (N, H, W, C) with zeros around each image, counted through all of them."""
+    _, height, width, _ = x.shape
+    for row in range(start, stop):
+        image, h = divmod(row, padded.shape[1])
+        line = padded[image, h]
+        if top <= h < top + height:
+            line[:left] = 0
+            line[left : left + width] = x[image, h - top]
+            line[left + width :] = 0
+        else:
+            line[:] = 0
 
 
 @kernel

@@ -15,6 +15,8 @@ import atexit
 import os
 import threading
 import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from types import FunctionType
@@ -25,13 +27,14 @@ import numpy as np
 
 from minires.kernels.cpu import team as team_module
 from minires.kernels.cpu.memory import empty
-from minires.kernels.cpu.team import WANTED, Team, do_job, finish_job, make_job, post
+from minires.kernels.cpu.team import WANTED, Team, copy_job, make_job, share_job
 from minires.kernels.threads import get_num_threads
 
 # `reassoc` lets sums run in vector lanes and `contract` allows fused multiply-add. The flags that assume away NaN and
 # Inf stay off: a diverging network must look the same here as in the reference.
 kernel = numba.njit(nogil=True, cache=True, fastmath={"reassoc", "contract"}, error_model="numpy")
 
+RUN_NOW = 0  # no address: a job is not to be put anywhere
 SERIAL_WORK = 1 << 15  # numbers touched; below that, handing over costs more than it saves
 
 
@@ -47,22 +50,45 @@ def launch(kernel: Any, items: int, work: int, *arguments: Any) -> None:
         If there is none for what a kernel sets aside; it has no other reason to fail.
     """
     helpers = 0 if work < SERIAL_WORK else max(0, min(items, get_num_threads()) - 1)
-    run_spans, lock = _launcher(kernel), _team_lock  # in a child forked meanwhile the lock is another
-    if not helpers or not lock.acquire(blocking=False):
-        failed = run_spans(_NO_BOARDS, items, *arguments)
-    else:
-        try:
-            team = _team_of(helpers)
-            try:
-                for helper in team.helpers[:helpers]:
-                    helper.call()
-                failed = run_spans(team.boards[:helpers], items, *arguments)
-            finally:
-                team.boards[:, WANTED] = 0  # in one statement, so that an interrupt leaves none of them watching
-        finally:
-            lock.release()
-    if failed:
+    run_spans = _launcher(kernel)
+    if with_team(helpers, run_spans, items, RUN_NOW, *arguments):
         raise MemoryError(f"{kernel.__name__.strip('_')}: no memory for the blocks it works in")
+    if _thread.recorder is not None:
+        _thread.recorder(run_spans, items, helpers, arguments)
+
+
+def with_team(helpers: int, run: Any, *arguments: Any) -> Any:
+    """Return ``run(boards, *arguments)``, with boards of so many helpers, or none while another thread has the team."""
+    lock = _team_lock  # in a child forked meanwhile it is another
+    if not helpers or not lock.acquire(blocking=False):
+        return run(NO_BOARDS, *arguments)
+    try:
+        team = _team_of(helpers)
+        try:
+            for helper in team.helpers[:helpers]:
+                helper.call()
+            return run(team.boards[:helpers], *arguments)
+        finally:
+            team.boards[:, WANTED] = 0  # in one statement, so that an interrupt leaves none of them watching
+    finally:
+        lock.release()
+
+
+class _Thread(threading.local):
+    recorder: Callable[[Any, int, int, tuple], None] | None = None  # called after each launch of this thread
+
+
+_thread = _Thread()
+
+
+@contextmanager
+def recorded_by(recorder: Callable[[Any, int, int, tuple], None]) -> Iterator[None]:
+    """Call ``recorder(run_spans, items, helpers, arguments)`` after each launch that this thread makes inside."""
+    before, _thread.recorder = _thread.recorder, recorder
+    try:
+        yield
+    finally:
+        _thread.recorder = before
 
 
 def launch_sum(
@@ -83,20 +109,20 @@ def launch_sum(
     return total
 
 
-_NO_BOARDS = np.zeros((0, 0), np.int64)
+NO_BOARDS = np.zeros((0, 0), np.int64)
 launched_kernel: Any = None  # in each copy of the function below that `_launcher` makes, the kernel it is for
 
 
-def _run_spans(boards, items, *arguments):
-    """Run a kernel, one span of its items here and one by the helper of each board; return whether any failed."""
-    run, job = make_job(launched_kernel, arguments)
-    threads = len(boards) + 1
-    for i in range(1, threads):
-        post(boards[i - 1], run, job, items * i // threads, items * (i + 1) // threads)
-    failed = do_job(run, job, 0, items // threads)
-    for board in boards:
-        failed |= finish_job(board)
-    return failed
+def _run_spans(boards, items, place, *arguments):
+    """Run a kernel, one span of its items here and one by the helper of each board; return whether any failed.
+
+    Or, where ``place`` is an address, put the job there and return how to run it.
+    """
+    run, job, size = make_job(launched_kernel, arguments)
+    if place != RUN_NOW:
+        copy_job(job, size, place)
+        return run
+    return share_job(boards, run, job, items)
 
 
 launchers: dict[Any, Any] = {}

@@ -16,7 +16,8 @@ import threading
 import weakref
 from bisect import bisect
 from collections import deque
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
@@ -63,7 +64,7 @@ class _Segment:
         self.end = begin + size
 
 
-class _Pool:
+class Pool:
     """Segments, and which parts of them are idle.
 
     Of a block that goes, its loan is put into a queue, by code that is not Python's: an interrupt (Ctrl-C) that came
@@ -95,13 +96,18 @@ class _Pool:
         """Lend ``size`` bytes that begin at a cache line."""
         with self.lock:
             self._collect()
-            lines = -(-size // LINE_BYTES) * LINE_BYTES
+            lines = max(1, -(-size // LINE_BYTES)) * LINE_BYTES
             begin, segment = self._best_fit(lines) or self._on_top(lines)
             block = _Block(begin, size, segment)
             loan = _Loan(block, self.returned.append)
             loan.begin, loan.end, loan.segment = begin, begin + lines, segment
             self.loans[id(loan)] = loan
             return block
+
+    def has(self, array: Array) -> bool:
+        """Tell whether an array begins in memory of this pool."""
+        address, _ = array.__array_interface__["data"]
+        return any(segment.begin <= address < segment.end for segment in self.segments)
 
     def _best_fit(self, size: int) -> tuple[int, _Segment] | None:
         """Take from the smallest idle part that is large enough, if there is one."""
@@ -172,7 +178,7 @@ def _map(size: int) -> mmap.mmap:
     return pages
 
 
-_pool = _Pool()
+_pool = Pool()
 
 
 def _unlock() -> None:
@@ -184,12 +190,32 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_unlock)
 
 
+class _Thread(threading.local):
+    pool: Pool | None = None
+
+
+_thread = _Thread()
+
+
+@contextmanager
+def lent_by(pool: Pool) -> Iterator[None]:
+    """Have all arrays that this thread makes inside, large and small, lie in a pool of their own."""
+    before, _thread.pool = _thread.pool, pool
+    try:
+        yield
+    finally:
+        _thread.pool = before
+
+
 def empty(shape: tuple[int, ...], dtype: np.dtype) -> Array:
     """Return a C-contiguous array of any content, as ``numpy.empty`` does."""
     size = math.prod(shape) * dtype.itemsize
-    if size < LEAST_BYTES:
-        return _aligned(size).view(dtype).reshape(shape)
-    return np.asarray(_pool.take(size)).view(dtype).reshape(shape)
+    pool = _thread.pool
+    if pool is None:
+        if size < LEAST_BYTES:
+            return _aligned(size).view(dtype).reshape(shape)
+        pool = _pool
+    return np.asarray(pool.take(size)).view(dtype).reshape(shape)
 
 
 def _aligned(size: int) -> Array:

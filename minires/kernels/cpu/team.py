@@ -36,22 +36,25 @@ WATCH = 1 << 22  # looks at the board before a helper that is not wanted sleeps:
 # same processor while another program has the rest.
 LOOKS_AT_ONCE = 1 << 11
 
+JOB_BYTES = 1 << 12  # more than the arguments of any kernel take
+
 BYTES, INT64 = ir.IntType(8).as_pointer(), ir.IntType(64)
 RUN_TYPE = ir.FunctionType(INT64, [BYTES, INT64, INT64])
 
 
 @intrinsic
 def make_job(typing, kernel, arguments):
-    """Return (run, job), addresses as numbers: `do_job` calls ``kernel(start, stop, *arguments)`` by them.
+    """Return (run, job, size): by the first two, addresses, `do_job` calls ``kernel(start, stop, *arguments)``.
 
-    They hold until the compiled function that made them returns.
+    The job, so many bytes, holds until the compiled function that made it returns; a copy of it as long as the memory
+    of the arrays among the arguments.
     """
     spans = types.int64, types.int64
     signature = kernel.get_call_type(typing, (*spans, *arguments.types), {})
     result = kernel.dispatcher.get_compile_result(signature)
 
     def generate(context, builder, _, values):
-        _, packed = values
+        packed = _without_owners(context, builder, arguments, values[1])
         memory = cgutils.alloca_once_value(builder, packed)
         run = ir.Function(builder.module, RUN_TYPE, builder.module.get_unique_name("run"))
         run.linkage = "internal"
@@ -64,9 +67,36 @@ def make_job(typing, kernel, arguments):
         )
         inside.ret(inside.zext(status.is_error, INT64))
         addresses = [builder.ptrtoint(pointer, INT64) for pointer in (run, memory)]
-        return context.make_tuple(builder, types.UniTuple(types.int64, 2), addresses)
+        size = context.get_abi_sizeof(packed.type)
+        if size > JOB_BYTES:
+            raise ValueError(f"a kernel's arguments take {size} bytes, and JOB_BYTES allows {JOB_BYTES}")
+        return context.make_tuple(builder, types.UniTuple(types.int64, 3), [*addresses, INT64(size)])
 
-    return types.UniTuple(types.int64, 2)(kernel, arguments), generate
+    return types.UniTuple(types.int64, 3)(kernel, arguments), generate
+
+
+def _without_owners(context, builder, tuple_type, values):
+    """A tuple of numbers and arrays, the latter without the references to their owners, which a caller of jobs has."""
+    elements = []
+    for element_type, element in zip(tuple_type, cgutils.unpack_tuple(builder, values), strict=True):
+        if isinstance(element_type, types.Array):
+            array = context.make_array(element_type)(context, builder, element)
+            array.meminfo = array.parent = ir.Constant(BYTES, None)
+            element = array._getvalue()
+        elements.append(element)
+    return context.make_tuple(builder, tuple_type, elements)
+
+
+@intrinsic
+def copy_job(typing, job, size, place):
+    """Copy a job to another address."""
+
+    def generate(context, builder, signature, arguments):
+        job, size, place = arguments
+        cgutils.raw_memcpy(builder, *(builder.inttoptr(each, BYTES) for each in (place, job)), size, 1)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, types.int64), generate
 
 
 @intrinsic
@@ -147,6 +177,28 @@ def finish_job(board):
         if look % LOOKS_AT_ONCE == 0:
             _give_way()
     return board[FAILED]
+
+
+@compiled
+def share_job(boards, run, job, items):
+    """Do a span of the items here, and have the helper of each board do another; return whether any failed."""
+    threads = len(boards) + 1
+    for i in range(1, threads):
+        post(boards[i - 1], run, job, items * i // threads, items * (i + 1) // threads)
+    failed = do_job(run, job, 0, items // threads)
+    for board in boards:
+        failed |= finish_job(board)
+    return failed
+
+
+@compiled
+def share_jobs(boards, jobs):
+    """Do jobs (count, 4) of (run, job, items, helpers) one after the other; return whether one failed, the last."""
+    for index in range(len(jobs)):
+        run, job, items, helpers = jobs[index]
+        if share_job(boards[:helpers], run, job, items):
+            return True
+    return False
 
 
 @compiled

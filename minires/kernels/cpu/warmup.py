@@ -127,7 +127,8 @@ def _optimizers(dtype: np.dtype) -> None:
 
 
 def _threads() -> None:
-    """What helpers wait in: a job that says to end."""
+    """What helpers wait in: a job that says to end. And what runs a recorded sequence of jobs."""
     board = np.zeros(team.PLACES, np.int64)
     team.post(board, 0, 0, 0, 0)
     team.serve(board, 1)
+    team.share_jobs(launch.NO_BOARDS, np.zeros((0, 4), np.int64))
