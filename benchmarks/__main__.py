@@ -78,7 +78,7 @@ def benchmark(
         console.print(
             f"others are at work here (load {where['load_average']:.1f}): figures will be off", style="yellow"
         )
-    path = output or results.default_path(where, set_name(groups or [], case or []))
+    path = output or results.default_path(where, set_name(groups or [], case or [], settings.rival))
     found: dict[str, Any] = {
         "format": 1,
         "environment": where,
@@ -126,9 +126,10 @@ def outcome(result: dict[str, Any]) -> str:
     return f"{result['ratio']['median']:.2f} times as fast as {result['rival']}, {result['variant']}"
 
 
-def set_name(groups: list[str], patterns: list[str]) -> str:
-    """Return the name of a selection, for the file of its results."""
-    return "-".join([*groups, *patterns]) or "-".join(cases.DEFAULT_GROUPS)
+def set_name(groups: list[str], patterns: list[str], rival: str) -> str:
+    """Return the name of a selection, for the file of its results; of another rival than PyTorch it has the name."""
+    chosen = [*groups, *patterns] or cases.DEFAULT_GROUPS
+    return "-".join([*chosen, *([] if rival == DEFAULT_RIVAL.value else [rival])])
 
 
 if __name__ == "__main__":

@@ -155,7 +155,7 @@ class _Recordings:
             return None
         self._found.move_to_end(key)
         if self._found[key] is None:
-            self._found[key] = _tried(_record(model, input), model, input)
+            self._found[key] = _tried_recording(model, input)
             self._unsuitable = self._found[key] is None
         return self._found[key]
 
@@ -197,11 +197,13 @@ def _record(model: Module, input: Tensor) -> _Recording | None:
     return _Recording(array, output.array, program.run)
 
 
-def _tried(recording: _Recording | None, model: Module, input: Tensor) -> _Recording | None:
-    """Return a recording if it computes from an input what the model does, else None."""
+def _tried_recording(model: Module, input: Tensor) -> _Recording | None:
+    """Return a recording that gives the model's output for an input, None if there can be none."""
+    expected = model(input)
+    recording = _record(model, input)
     if recording is None:
         return None
-    if np.array_equal(recording.output_for(input.array), model(input).array, equal_nan=True):
+    if np.array_equal(recording.output_for(input.array), expected.array, equal_nan=True):
         return recording
     warnings.warn(
         f"compile: a recording of {type(model).__name__} gives another output than the model, which goes on running as "

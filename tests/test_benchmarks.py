@@ -15,6 +15,7 @@ from torch_twins import twin
 sys.path.append(str(Path(__file__).resolve().parent.parent))  # benchmarks/ is no installed package
 
 from benchmarks import cases, environment, inputs, measure, results
+from benchmarks.__main__ import set_name
 from benchmarks.process import Worker, WorkerError
 from minires import models
 
@@ -232,6 +233,12 @@ def test_results_are_written_whole(tmp_path):
 def test_the_name_of_a_result():
     path = results.default_path({"date": "2026-02-03T04:05:06+00:00", "cpu": "A(R) CPU @ 2.5GHz"}, "training")
     assert path.name == "2026-02-03-a-r-cpu-2-5ghz-training.json"
+
+
+def test_a_run_against_another_rival_is_another_set():
+    assert set_name(["training"], ["resnet20*"], "pytorch") == "training-resnet20*"
+    assert set_name(["inference"], [], "openvino") == "inference-openvino"
+    assert set_name([], [], "openvino") == "-".join([*cases.DEFAULT_GROUPS, "openvino"])
 
 
 def test_the_environment_names_versions_and_threads():

@@ -152,6 +152,32 @@ def test_too_large_an_array_is_a_memory_error(pool):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="resident memory is read from /proc: Linux only")
+def test_idle_memory_is_given_back_and_taken_again(pool):
+    def resident():
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    def ones():
+        array = memory.empty((64, *LARGE), FLOAT32)
+        array.fill(1)
+        return array
+
+    first, gap, last = ones(), ones(), ones()
+    full = resident()
+    del gap
+    memory.give_back()
+    assert full - resident() == pytest.approx(64 * memory.LEAST_BYTES, rel=0.1)
+    assert first.min() == last.min() == 1
+    again = ones()
+    assert address(first) < address(again) < address(last)
+    del last, again
+    memory.give_back()
+    assert full - resident() == pytest.approx(128 * memory.LEAST_BYTES, rel=0.1)
+    assert first.min() == 1
+    assert pool.held_bytes == first.nbytes
+
+
 def test_a_forked_child_changes_only_its_own_copy(pool):
     array = memory.zeros(LARGE, FLOAT32)
     child = os.fork()

@@ -58,10 +58,17 @@ class _Segment:
     """Memory asked of the system at once; blocks lie below ``top``, and beyond it there is none."""
 
     def __init__(self, size: int) -> None:
-        self.pages = np.frombuffer(_map(size), np.uint8)
-        begin, _ = self.pages.__array_interface__["data"]
-        self.begin = self.top = self.most = begin + LINE_BYTES  # the first line keeps neighbouring segments apart
-        self.end = begin + size
+        self.map = _map(size)
+        self.start, _ = np.frombuffer(self.map, np.uint8).__array_interface__["data"]
+        self.begin = self.top = self.most = self.start + LINE_BYTES  # this line keeps neighbouring segments apart
+        self.end = self.start + size
+
+    def give_back(self, begin: int, end: int) -> None:
+        """Give whole pages between two addresses back to the system; where they are touched again, they are zero."""
+        first = -(-(begin - self.start) // mmap.PAGESIZE) * mmap.PAGESIZE
+        last = (end - self.start) // mmap.PAGESIZE * mmap.PAGESIZE
+        if last > first and hasattr(mmap, "MADV_DONTNEED"):
+            self.map.madvise(mmap.MADV_DONTNEED, first, last - first)
 
 
 class Pool:
@@ -104,6 +111,16 @@ class Pool:
             self.loans[id(loan)] = loan
             return block
 
+    def give_back(self) -> None:
+        """Give the memory of what lies idle back to the system."""
+        with self.lock:
+            self._collect()
+            for begin, end in self.idle:
+                self._segment_at(begin).give_back(begin, end)
+            for segment in self.segments:
+                segment.give_back(segment.top, segment.most)
+                segment.most = segment.top
+
     def has(self, array: Array) -> bool:
         """Tell whether an array begins in memory of this pool."""
         address, _ = array.__array_interface__["data"]
@@ -117,7 +134,10 @@ class Pool:
         _, index = min(fitting)
         begin, end = self.idle[index]
         self.idle[index : index + 1] = [(begin + size, end)] if begin + size < end else []
-        return begin, next(segment for segment in self.segments if segment.begin <= begin < segment.end)
+        return begin, self._segment_at(begin)
+
+    def _segment_at(self, address: int) -> _Segment:
+        return next(segment for segment in self.segments if segment.begin <= address < segment.end)
 
     def _on_top(self, size: int) -> tuple[int, _Segment]:
         """Take what no block has below it, from a new segment if need be."""
@@ -188,6 +208,11 @@ def _unlock() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_unlock)
+
+
+def give_back() -> None:
+    """Give memory that no array lies in back to the system."""
+    _pool.give_back()
 
 
 class _Thread(threading.local):

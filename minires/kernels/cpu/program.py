@@ -18,7 +18,7 @@ import numpy as np
 
 from minires.device import Array
 from minires.kernels.cpu.launch import NO_BOARDS, recorded_by, with_team
-from minires.kernels.cpu.memory import Pool, lent_by
+from minires.kernels.cpu.memory import Pool, give_back, lent_by
 from minires.kernels.cpu.team import JOB_BYTES, share_jobs
 
 
@@ -47,6 +47,7 @@ class Program:
         """Record what this thread launches inside; the arrays that kernels make there lie in the program's pool."""
         with lent_by(self._pool), recorded_by(self._record):
             yield
+        give_back()  # as much memory lies idle outside, if the same was launched there before
 
     def _record(self, run_spans: Any, items: int, helpers: int, arguments: tuple) -> None:
         job = np.empty(JOB_BYTES, np.uint8)
