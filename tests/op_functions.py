@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from op_table import Row, Sample, _draw_options, _leaves, _map_arrays
+from op_table import Row, Sample, _leaves, _map_arrays
 
 from minires.autograd import Tensor
 
@@ -22,7 +22,7 @@ def as_function(row: Row, sample: Sample) -> tuple[Callable, list[Tensor]]:
         return tensor
 
     inputs = _map_arrays(row.draw(sample), convert)
-    options = _map_arrays(_draw_options(row, sample), convert)
+    options = _map_arrays(row.draw_options(sample), convert)
 
     def fn(*given: Tensor) -> tuple[Tensor, ...]:
         replaced = {id(leaf): tensor for leaf, tensor in zip(leaves, given, strict=True)}

@@ -103,6 +103,11 @@ class Row:
         rng = np.random.default_rng(zlib.crc32(f"{self.name} {sample!r}".encode()))
         return [_draw(value, rng) for value in sample.inputs]
 
+    def draw_options(self, sample: Sample) -> dict[str, Any]:
+        """The options of a sample, arrays drawn likewise."""
+        rng = np.random.default_rng(zlib.crc32(f"{self.name} options".encode()))
+        return {name: _draw(value, rng) for name, value in sample.options.items()}
+
 
 def _draw(value: Any, rng: np.random.Generator) -> Any:
     if isinstance(value, Recipe):
@@ -150,7 +155,7 @@ def run_ours(
         return Tensor(to_device(array, device), requires_grad=floating and gradients)
 
     inputs = _map_arrays(row.draw(sample), convert)
-    options = _map_arrays(_draw_options(row, sample), convert)
+    options = _map_arrays(row.draw_options(sample), convert)
     result = row.ours(*inputs, **options)
     outputs = _leaves(result, Tensor)
     run = Run([_numpy(output) for output in outputs], [], [])
@@ -180,7 +185,7 @@ def run_torch(row: Row, sample: Sample, dtype: Any = torch.float64, second: bool
         return tensor.to(dtype).requires_grad_() if array.dtype.kind == "f" else tensor
 
     inputs = _map_arrays(row.draw(sample), convert)
-    options = _map_arrays(_draw_options(row, sample), convert)
+    options = _map_arrays(row.draw_options(sample), convert)
     result = (row.theirs or row.ours)(*inputs, **options)
     outputs = _leaves(result, torch.Tensor)
     run = Run([o.numpy(force=True) for o in outputs], [], [])
@@ -211,11 +216,6 @@ def _second(grad: Callable, first: Any, wanted: list, directions: list, to_numpy
     gradients, directions = zip(*varying, strict=True)
     second = grad(gradients, wanted, directions, allow_unused=True, materialize_grads=True)
     return [to_numpy(g) for g in second]
-
-
-def _draw_options(row: Row, sample: Sample) -> dict[str, Any]:
-    rng = np.random.default_rng(zlib.crc32(f"{row.name} options".encode()))
-    return {name: _draw(value, rng) for name, value in sample.options.items()}
 
 
 def _cotangent(shape: tuple[int, ...], number: int, dtype: Any) -> np.ndarray:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import inspect
 import math
 import os
+import signal
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
@@ -119,6 +121,50 @@ def test_a_launch_while_the_team_is_taken_does_all_its_spans(always_threaded, mo
     with launch._team_lock:
         launch.launch(mark, 9, 1, done)
     assert np.all(done == 1)
+
+
+def test_the_team_is_taken_by_another_thread(always_threaded, monkeypatch):  # noqa: F811
+    taken, done = threading.Event(), threading.Event()
+
+    def take():
+        with launch._team_lock:
+            taken.set()
+            done.wait()
+
+    taker = threading.Thread(target=take)
+    taker.start()
+    taken.wait()
+    with monkeypatch.context() as patch:
+        patch.setattr(launch, "_team_of", lambda size: pytest.fail("the team is taken"))
+        marks = np.zeros(9, int)
+        launch.launch(mark, 9, 1, marks)
+    done.set()
+    taker.join()
+    assert np.all(marks == 1)
+    assert not launch._team_lock._is_owned()
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timers that interrupt: Windows")
+def test_an_interrupt_anywhere_in_a_launch_leaves_the_team_to_the_next(always_threaded):  # noqa: F811
+    def interrupt(number, frame):
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    done, interrupts = np.zeros(9, int), 0
+    try:
+        for number in range(600):
+            try:
+                signal.setitimer(signal.ITIMER_REAL, 1e-3 + number % 100 * 1e-5)
+                end = time.monotonic() + 0.1
+                while time.monotonic() < end:  # an interrupt is lost where it comes while an object goes
+                    launch.launch(mark, 9, 1, done)
+            except KeyboardInterrupt:
+                interrupts += 1
+            assert not launch._team_lock._is_owned()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert interrupts > 300
 
 
 def test_a_job_that_no_helper_begins_is_done_by_the_caller(always_threaded, monkeypatch):  # noqa: F811

@@ -33,6 +33,7 @@ class _State(threading.local):
     grad_enabled = True
     anomaly = False
     observers: tuple[Observer, ...] = ()
+    on_read: Callable[[], None] | None = None  # called when numbers of a Tensor are handed to Python
     outside: Any = None  # what watches the Tensors that enter a checkpointed function: see checkpoint.py
     recomputing = False
     autocast: Mapping[str, np.dtype] = {}  # the 16-bit dtype by type of device: see ops/autocast.py
@@ -215,3 +216,13 @@ def observe(observer: Observer) -> Iterator[Any]:
         yield observer
     finally:
         state.observers = before
+
+
+@contextmanager
+def watching_reads(on_read: Callable[[], None]) -> Iterator[None]:
+    """Call ``on_read`` when numbers of a Tensor are handed to Python inside, in this thread: by `item`, `numpy`, if."""
+    before, state.on_read = state.on_read, on_read
+    try:
+        yield
+    finally:
+        state.on_read = before

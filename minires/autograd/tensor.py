@@ -284,6 +284,12 @@ class Tensor(_Methods):
 
     # Out of it
 
+    def _read(self) -> Array:
+        """Return the array for use by others than operations; who watches for that is told."""
+        if state.on_read is not None:
+            state.on_read()
+        return self.array
+
     def numpy(self) -> np.ndarray:
         """Return the array as NumPy, sharing memory.
 
@@ -300,7 +306,7 @@ class Tensor(_Methods):
             )
         if self.is_cuda:
             raise TypeError(f"numpy() needs a Tensor on the CPU, this one is on {self.device}: use .cpu().numpy()")
-        return self.array
+        return self._read()
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return np.array(self.numpy(), dtype=dtype, copy=copy)
@@ -317,11 +323,11 @@ class Tensor(_Methods):
             raise RuntimeError(
                 f"item() needs exactly one element, this Tensor has {self.array.size} (shape {self.shape})"
             )
-        return self.array.item()
+        return self._read().item()
 
     def tolist(self) -> Any:
         """Return the elements as nested lists of Python numbers."""
-        return self.array.tolist()
+        return self._read().tolist()
 
     def __len__(self) -> int:
         if self.ndim == 0:
@@ -336,7 +342,7 @@ class Tensor(_Methods):
             raise RuntimeError(
                 f"the truth value of a Tensor of shape {self.shape} is ambiguous: use .any(), .all() or .item()"
             )
-        return bool(self.array.item())
+        return bool(self._read().item())
 
     def __float__(self) -> float:
         return float(self.item())

@@ -130,7 +130,7 @@ def _conv2d(
     y = empty((n, p, q, o), x.dtype)
     if winograd.suits(geometry, x.dtype, filters_kept=kept is not None):
         filters = _keep(kept, "winograd", lambda: winograd.transform_filters(to_rsio(w)))
-        winograd.convolve(to_nhwc(x), filters, _before(geometry), y, epilogue)
+        winograd.convolve(_channels_last(x), filters, _before(geometry), y, epilogue)
     elif y.size:
         blocks = _output_blocks(geometry)
         filters = _keep(kept, "im2col", lambda: _pack(w, geometry, blocks))
@@ -162,7 +162,7 @@ def _reads_runs(geometry: Conv2dGeometry) -> bool:
 
 def _readable(x: Array, geometry: Conv2dGeometry) -> Array:
     """(N, C, H, W) -> (N, H, W, C) as the tables of `_output_windows` take it: with its padding if runs are read."""
-    x = to_nhwc(x)
+    x = _channels_last(x)
     if not _reads_runs(geometry):
         return x
     n, h, w, c = x.shape
@@ -170,6 +170,16 @@ def _readable(x: Array, geometry: Conv2dGeometry) -> Array:
     padded = empty((n, top + h + bottom, left + w + right, c), x.dtype)
     launch(_copy_padded, n * (top + h + bottom), x.size + padded.size, x, top, left, padded)
     return padded
+
+
+def _channels_last(x: Array) -> Array:
+    """`to_nhwc`, by a kernel where images lie plane after plane: recorded with the others, and by all threads."""
+    if not x.flags.c_contiguous or x.transpose(0, 2, 3, 1).flags.c_contiguous:
+        return to_nhwc(x)
+    n, c, h, w = x.shape
+    y = empty((n, h, w, c), x.dtype)
+    launch(_copy_channels_last, n * h, 2 * x.size, x, y)
+    return y
 
 
 @lru_cache(maxsize=128)
@@ -264,6 +274,17 @@ def _multiply(x: Array, filters: Array, blocks: Blocks, y: Array, epilogue: Epil
         depthwise.multiply(x, filters, blocks.images, blocks.sources, blocks.targets, y, epilogue)
     else:
         multiply(x, filters, blocks, y, epilogue)
+
+
+@kernel
+def _copy_channels_last(start, stop, x, y):
+    """Rows ``start`` to ``stop`` of y (N, H, W, C) from x (N, C, H, W), counted through all images."""
+    _, channels, height, width = x.shape
+    for row in range(start, stop):
+        image, h = divmod(row, height)
+        for w in range(width):
+            for c in range(channels):
+                y[image, h, w, c] = x[image, c, h, w]
 
 
 @kernel

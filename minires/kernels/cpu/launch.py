@@ -59,10 +59,12 @@ def launch(kernel: Any, items: int, work: int, *arguments: Any) -> None:
 
 def with_team(helpers: int, run: Any, *arguments: Any) -> Any:
     """Return ``run(boards, *arguments)``, with boards of so many helpers, or none while another thread has the team."""
-    lock = _team_lock  # in a child forked meanwhile it is another
-    if not helpers or not lock.acquire(blocking=False):
+    lock: Any = _team_lock  # in a child forked meanwhile it is another
+    if not helpers or lock._is_owned():  # the latter in what interrupts a launch of this thread
         return run(NO_BOARDS, *arguments)
     try:
+        if not lock.acquire(blocking=False):
+            return run(NO_BOARDS, *arguments)
         team = _team_of(helpers)
         try:
             for helper in team.helpers[:helpers]:
@@ -71,7 +73,10 @@ def with_team(helpers: int, run: Any, *arguments: Any) -> Any:
         finally:
             team.boards[:, WANTED] = 0  # in one statement, so that an interrupt leaves none of them watching
     finally:
-        lock.release()
+        try:  # noqa: SIM105 - nothing else may be called here, where an interrupt could come in
+            lock.release()
+        except RuntimeError:
+            pass  # another thread has it
 
 
 class _Thread(threading.local):
@@ -150,7 +155,7 @@ def _launcher(kernel: Any) -> Any:
 
 
 _team: Team | None = None
-_team_lock = threading.Lock()
+_team_lock = threading.RLock()
 
 
 def _team_of(size: int) -> Team:
@@ -175,7 +180,7 @@ def _dismiss_team() -> None:
 def _forget_team() -> None:
     """Start afresh in a forked child, which has none of its parent's threads."""
     global _team, _team_lock
-    _team, _team_lock = None, threading.Lock()
+    _team, _team_lock = None, threading.RLock()
 
 
 atexit.register(_dismiss_team)

@@ -79,7 +79,8 @@ class Pool:
     between any two lines: in the worst case memory is lost, but never lent twice.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, segment_bytes: int | None = None) -> None:
+        self.segment_bytes = segment_bytes  # SEGMENT_BYTES unless given
         self.lock = threading.Lock()
         self.segments: list[_Segment] = []
         self.idle: list[tuple[int, int]] = []  # (begin, end) of what lies idle below the tops, in order, never adjacent
@@ -123,8 +124,19 @@ class Pool:
 
     def has(self, array: Array) -> bool:
         """Tell whether an array begins in memory of this pool."""
+        return self._place_of(array) is not None
+
+    def borrowed(self, array: Array) -> Array:
+        """Return an array in the place of one that lies in this pool; that one's memory may be lent anew meanwhile."""
+        place = self._place_of(array)
+        assert place is not None  # checked by the caller
+        segment, address = place
+        return np.ndarray(array.shape, array.dtype, segment.map, address - segment.start, array.strides)
+
+    def _place_of(self, array: Array) -> tuple[_Segment, int] | None:
         address, _ = array.__array_interface__["data"]
-        return any(segment.begin <= address < segment.end for segment in self.segments)
+        found = (segment for segment in self.segments if segment.begin <= address < segment.end)
+        return next(((segment, address) for segment in found), None)
 
     def _best_fit(self, size: int) -> tuple[int, _Segment] | None:
         """Take from the smallest idle part that is large enough, if there is one."""
@@ -143,7 +155,7 @@ class Pool:
         """Take what no block has below it, from a new segment if need be."""
         segment = next((segment for segment in self.segments if segment.end - segment.top >= size), None)
         if segment is None:
-            segment = _new_segment(size)
+            segment = _new_segment(size, SEGMENT_BYTES if self.segment_bytes is None else self.segment_bytes)
             self.segments.append(segment)
         begin = segment.top
         segment.top += size
@@ -169,12 +181,12 @@ class Pool:
                 loan.segment.top = begin
 
 
-def _new_segment(size: int) -> _Segment:
-    """Ask for SEGMENT_BYTES; for no more than is needed if there are not as many or more are needed."""
+def _new_segment(size: int, usual_size: int) -> _Segment:
+    """Ask for the usual size; for no more than is needed if there is not as much or more is needed."""
     size += LINE_BYTES
-    if size < SEGMENT_BYTES:
+    if size < usual_size:
         with suppress(MemoryError):
-            return _Segment(SEGMENT_BYTES)
+            return _Segment(usual_size)
     return _Segment(size)
 
 

@@ -18,8 +18,10 @@ import numpy as np
 
 from minires.device import Array
 from minires.kernels.cpu.launch import NO_BOARDS, recorded_by, with_team
-from minires.kernels.cpu.memory import Pool, give_back, lent_by
+from minires.kernels.cpu.memory import Pool, empty, give_back, lent_by
 from minires.kernels.cpu.team import JOB_BYTES, share_jobs
+
+SEGMENT_BYTES = 1 << 27  # of a program's pool: some programs may be held at once
 
 
 class _Job(NamedTuple):
@@ -37,10 +39,34 @@ class Program:
     """
 
     def __init__(self) -> None:
-        self._pool = Pool()
+        self._pool = Pool(SEGMENT_BYTES)
         self._waiting: list[_Job] = []
         self._owners: list[Array] = []
         self._steps: list[Array | Callable[[], None]] = []
+
+    @property
+    def has_launches(self) -> bool:
+        """Whether launches wait."""
+        return bool(self._waiting)
+
+    def holds(self, array: Array) -> bool:
+        """Tell whether an array lies in the program's pool: what it holds may change whenever the program runs."""
+        return self._pool.has(array)
+
+    def placed(self, array: Array) -> Array:
+        """Return an array in the program's pool: this one, or a copy whose axes lie in memory in the same order."""
+        if self.holds(array):
+            return array
+        dense = np.empty_like(array)
+        with lent_by(self._pool):
+            memory = empty((dense.nbytes,), np.dtype(np.uint8))
+        copy = np.ndarray(dense.shape, dense.dtype, memory, 0, dense.strides)
+        copy[...] = array
+        return copy
+
+    def borrowed(self, array: Array) -> Array:
+        """Return an array for a call to use: in the same place in the pool, where others may lie between calls."""
+        return self._pool.borrowed(array) if self.holds(array) else array
 
     @contextmanager
     def recording(self) -> Iterator[None]:
@@ -54,7 +80,7 @@ class Program:
         address, _ = job.__array_interface__["data"]
         run = run_spans(NO_BOARDS, items, address, *arguments)
         # What lies in the pool may be given up: what comes next in its place will come there again.
-        others = [x for x in arguments if isinstance(x, np.ndarray) and not self._pool.has(x)]
+        others = [x for x in arguments if isinstance(x, np.ndarray) and not self.holds(x)]
         self._waiting.append(_Job((run, address, items, helpers), [job, *others]))
 
     def take_launches(self) -> None:

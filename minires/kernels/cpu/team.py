@@ -79,6 +79,8 @@ def _without_owners(context, builder, tuple_type, values):
     """A tuple of numbers and arrays, the latter without the references to their owners, which a caller of jobs has."""
     elements = []
     for element_type, element in zip(tuple_type, cgutils.unpack_tuple(builder, values), strict=True):
+        if not isinstance(element_type, (types.Array, types.Number, types.Boolean)):
+            raise TypeError(f"kernels are launched with arrays and numbers, got {element_type}")
         if isinstance(element_type, types.Array):
             array = context.make_array(element_type)(context, builder, element)
             array.meminfo = array.parent = ir.Constant(BYTES, None)
