@@ -67,7 +67,7 @@ def multiply(x: Array, filters: Array, blocks: Blocks, y: Array, epilogue: Epilo
     spans = min(count, -(-count * ROWS * (depth + y.shape[-1]) * x.itemsize // SPAN_BYTES))  # of blocks
     shares = min(groups * panels, -(-WORK_ITEMS * get_num_threads() // (tiles * spans)))  # of panels
     arguments = (
-        *(spans, shares, x.reshape(-1), x.size // tiles, np.zeros(depth, x.dtype), blocks.sources),
+        *(tiles, spans, shares, x.reshape(-1), x.size // tiles, np.zeros(depth, x.dtype), blocks.sources),
         *(filters, panel_width(1, x.dtype), y.shape[-1] // groups, y.reshape(-1), y.size // tiles, blocks.targets),
     )
     launch(_multiply_items, tiles * spans * shares, tiles * count * ROWS * rows * y.shape[-1], *arguments, *epilogue)
@@ -77,6 +77,7 @@ def multiply(x: Array, filters: Array, blocks: Blocks, y: Array, epilogue: Epilo
 def _multiply_items(
     start,
     stop,
+    tiles,
     spans,
     shares,
     x,
@@ -96,6 +97,9 @@ def _multiply_items(
 ):
     """A work item is a tile's span of blocks times a share of all panels: the blocks stay in cache for each panel.
 
+    Where there are several shares, input and output are small, and it is the filters that come from memory: share after
+    share, each thread reads its own.
+
     Panels too large for L1 are multiplied in portions: some taps, or where a single tap is too much, some of its depth.
     """
     blocks, taps, _ = sources.shape
@@ -108,7 +112,7 @@ def _multiply_items(
     part = np.empty(ROWS * width, y.dtype)  # a block that is not all wanted is computed here, then copied
     part_targets = (np.arange(ROWS) * width).astype(np.int32)
     for item in range(start, stop):
-        tile_span, share = divmod(item, shares)
+        share, tile_span = divmod(item, tiles * spans)
         tile, span = divmod(tile_span, spans)
         for index in range(groups * panels * share // shares, groups * panels * (share + 1) // shares):
             group, panel = divmod(index, panels)
