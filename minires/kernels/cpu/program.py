@@ -73,7 +73,11 @@ class Program:
         """Record what this thread launches inside; the arrays that kernels make there lie in the program's pool."""
         with lent_by(self._pool), recorded_by(self._record):
             yield
-        give_back()  # as much memory lies idle outside, if the same was launched there before
+        self.give_back_idle()
+
+    def give_back_idle(self) -> None:
+        """Give memory back to the system that lies idle outside, where the same was launched before."""
+        give_back()
 
     def _record(self, run_spans: Any, items: int, helpers: int, arguments: tuple) -> None:
         job = np.empty(JOB_BYTES, np.uint8)
