@@ -21,6 +21,7 @@ from minires.nn import Module
 from minires.ops.fusion import is_fused
 from minires.recording import RECORDED_DTYPES, Recording, memory_order, record
 
+_OWN_ATTRIBUTES = {*Tensor.__annotations__, "output_index", "_requires_grad", "_retains_grad"}
 MOST_SHAPES = 8  # of input that recordings are kept for: each takes about the memory of a forward pass
 
 
@@ -34,12 +35,14 @@ def compile(model: Module) -> CompiledModule:
     recorded as kernels, the others are called between them.
 
     A model can be recorded if all that its output depends on are its input, its parameters and buffers, and operations
-    with a gradient. Where it depends on anything else (comparisons, argmax, indices computed from the input, an if, a
-    change in place, random numbers), a RuntimeWarning says on what, and the model runs as it is written: leave such
-    steps to the caller. Parameters, buffers and submodules may change; the model is recorded anew then. What cannot be
-    seen must stay as it was: numbers that ``forward`` or a layer reads from attributes (the ``stride`` of a layer, say)
-    and arrays that it reads through ``tensor.array``. What ``forward`` does besides, such as counting its calls or
-    printing, is not done when a recording is run.
+    with a gradient, of which a few are excepted (``logsumexp``, ``norm``, ``std``, indices and masks that are no
+    buffers). Where it depends on anything else (comparisons, argmax, indices computed from the input, an if, a change
+    in place, random numbers), a RuntimeWarning says on what, and the model runs as it is written: leave such steps to
+    the caller. Parameters, buffers and submodules may change; the model is recorded anew then. What cannot be seen must
+    stay as it was: numbers that ``forward`` or a layer reads from attributes (the ``stride`` of a layer, say), arrays
+    that it reads through ``tensor.array``, and modules it calls that are none of its submodules. The output of a
+    recording is always an array of its own, also where the model returns a view of its input. What ``forward`` does
+    besides, such as counting its calls or printing, is not done when a recording is run.
 
     The state dict is the model's, with names that begin with "model.".
 
@@ -81,13 +84,15 @@ def _is_recordable(input: Any) -> bool:
         return False
     if not isinstance(input, Tensor) or input.dtype not in RECORDED_DTYPES or not input.numel():
         return False
+    if not vars(input).keys() <= _OWN_ATTRIBUTES:  # the model may look at others
+        return False
     return is_compiled_for(input.array) and memory_order(input.array) != "other"
 
 
 class _Conditions(NamedTuple):
     """What must be as it was for a recording to compute what the model does."""
 
-    numbers: list[int]  # that tell one state of the model from another; some are those of objects
+    numbers: list[int | str]  # and names, that tell one state of the model from another; some are those of objects
     modules: list[Module]  # kept, as are the arrays, so that no other objects have their numbers
     arrays: list[Array]
 
@@ -160,19 +165,21 @@ class _Recordings:
 
 def _conditions_of(model: Module) -> _Conditions | None:
     """Return the conditions as they are, None if some part of the model is in training mode or has hooks."""
-    numbers, modules, arrays = [], [model], []
+    numbers: list[int | str] = []
+    modules, arrays = [model], []
     known = {id(model)}
     for module in modules:  # which grows meanwhile; at each call: `Module.modules` takes five times as long
         if module.training or module._forward_pre_hooks or module._forward_hooks:
             return None
         for tensors in (module._parameters, module._buffers):
-            for tensor in tensors.values():
-                numbers.append(0 if tensor is None else id(tensor.array))
+            numbers.append(len(tensors))
+            for name, tensor in tensors.items():
+                numbers += name, 0 if tensor is None else id(tensor.array)
                 if tensor is not None:
                     numbers.append(tensor._version.number)
                     arrays.append(tensor.array)
-        for child in module._modules.values():
-            numbers.append(0 if child is None else id(child))
+        for name, child in module._modules.items():
+            numbers += name, 0 if child is None else id(child)
             if child is not None and id(child) not in known:
                 known.add(id(child))
                 modules.append(child)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from minires.autograd import Function, Tensor
-from minires.autograd.modes import observe, watching_reads
+from minires.autograd.modes import observe, state, watching_reads
 from minires.autograd.tensor import Version
 from minires.device import Array
 from minires.dtypes import float32, float64
@@ -27,6 +27,7 @@ from minires.ops.batch_norm import BatchNorm
 from minires.ops.broadcast import Expand
 from minires.ops.conv2d_add_relu import Conv2dAddRelu
 from minires.ops.indexing import GetItem
+from minires.ops.interpolate import Resample
 from minires.ops.max_pool2d import MaxPool2d
 from minires.ops.shape import Permute, Reshape, Split
 
@@ -43,6 +44,8 @@ _LAUNCHED: dict[type[Function], dict[int, tuple[str, ...]]] = {
     MaxPool2d: {0: ("channels last",)},
     ReLU: {0: ("channels last",)},
 }
+# Functions whose options hold arrays that depend on constants and shapes alone.
+_KNOWN_OPTIONS = *_LAUNCHED, Resample
 # Functions with nothing to do where their outputs lie in the memory of their input.
 _VIEWING = Reshape, Permute, Expand, GetItem, Split
 
@@ -62,10 +65,11 @@ class Recording:
     is_tried : whether it has given the model's output for another input than the one it was recorded with.
     """
 
-    def __init__(self, program: Program, input: Array, output: Array):
+    def __init__(self, program: Program, input: Array, output: Array, memory: Any):
         self._program = program
         self._input = input
         self._output = output
+        self._memory = memory  # of the output
         self.is_tried = False
 
     def has_seen(self, array: Array) -> bool:
@@ -95,13 +99,17 @@ def record(model: Module, input: Tensor, constants: Iterable[Array]) -> tuple[An
 
     program = Program()
     array = program.placed(input.array)
-    stand_in = Tensor(array.view())
-    version, seen = stand_in._version, weakref.ref(stand_in.array)
+    view = array.view()
+    stand_in = Tensor(view)
+    version, seen = stand_in._version, weakref.ref(view)
     recorder = _Recorder(program, array, constants)
     recorder.know(stand_in)
     with program.recording(), observe(recorder), watching_reads(recorder.on_read):
         output = model(stand_in)
-    if version.number:
+    if stand_in.array is not view:
+        input.data = Tensor(stand_in.array.copy(order="K"))
+        recorder.refuse("it gives its input other data")
+    elif version.number:
         input.writable_array()[...] = array
         recorder.refuse("it changes its input in place")
     if isinstance(output, Tensor):
@@ -110,11 +118,19 @@ def record(model: Module, input: Tensor, constants: Iterable[Array]) -> tuple[An
         recorder.refuse(f"its output is no Tensor, but {type(output).__name__}")
     if recorder.reason:
         return (Tensor(array.copy(order="K")) if output is stand_in else output), None, recorder.reason
-    result = output.array
-    del stand_in, output
-    recorder.check_nothing_is_kept(result, seen)
+    result, memory = program.borrowed(output.array), _memory(output.array)
+    del stand_in, view, output
+    recorder.check_nothing_is_kept(seen)
     output = Tensor(result.copy(order="K"))
-    return output, None if recorder.reason else Recording(program, array, result), recorder.reason
+    return output, None if recorder.reason else Recording(program, array, result, memory), recorder.reason
+
+
+def _memory(array: Array) -> Any:
+    """Return what keeps the memory of an array from being lent anew: not the array itself."""
+    memory: Any = array
+    while isinstance(memory, np.ndarray) and memory.base is not None:
+        memory = memory.base
+    return memory
 
 
 class _Known(NamedTuple):
@@ -178,22 +194,18 @@ class _Recorder:
         """Refuse an output that no recorded operation has made."""
         self.refuse(self._reason_against_operand("its output", output))
 
-    def check_nothing_is_kept(self, output: Array, input: weakref.ref[Array]) -> None:
+    def check_nothing_is_kept(self, input: weakref.ref[Array]) -> None:
         """Refuse a model that has kept a Tensor of this pass: it would change whenever the recording is run."""
-        needed = set()
-        while isinstance(output, np.ndarray):
-            needed.add(id(output))
-            output = output.base
         references = [input, *(known.array for known in self.known.values())]
-        if self._are_kept(references, needed):
+        if self._are_kept(references):
             gc.collect()  # what is alive in a reference cycle only, nobody has kept
-            if self._are_kept(references, needed):
-                self.refuse("it keeps its input or a result that is not its output")
+            if self._are_kept(references):
+                self.refuse("it keeps its input or a result")
 
-    def _are_kept(self, references: list[weakref.ref[Array]], needed: set[int]) -> bool:
-        """Tell whether any array is alive that a recording would change, but for those that are needed."""
+    def _are_kept(self, references: list[weakref.ref[Array]]) -> bool:
+        """Tell whether any array is alive that a recording would change."""
         arrays = (reference() for reference in references)
-        return any(array is not None and id(array) not in needed and self.program.holds(array) for array in arrays)
+        return any(array is not None and self.program.holds(array) for array in arrays)
 
     def _reason_against(self, function: Function, inputs: tuple, outputs: tuple) -> str:
         for x in inputs:
@@ -205,13 +217,12 @@ class _Recorder:
                 return f"{function.name} takes a bare array"
         if any(not isinstance(y.array, np.ndarray) for y in outputs):
             return f"{function.name} does not compute on the CPU"
-        if any(y.requires_grad for y in outputs):
-            return f"{function.name} is recorded for gradients"
-        if isinstance(function, BatchNorm):  # it has copies of the running statistics
-            options: list[Any] = [] if self._are_constant(function.mean, function.var) else [function.mean]
-        else:
-            options = [] if type(function) in _LAUNCHED else list(vars(function).values())
-        if any(_holds_arrays(option) for option in options):
+        if state.grad_enabled:
+            return f"{function.name} is applied for gradients to be recorded"
+        if isinstance(function, BatchNorm):  # computes its arrays anew, from these
+            reasons = (self._reason_against_operand(f"a statistic of {function.name}", x) for x in function.copied)
+            return next(filter(None, reasons), "")
+        if type(function) not in _KNOWN_OPTIONS and self._has_unknown_arrays(list(vars(function).values())):
             return f"{function.name} looks at an array beside its operands (an index, a condition or random numbers)"
         return ""
 
@@ -227,12 +238,15 @@ class _Recorder:
             )
         return "" if known.version.number == known.number else f"{name}, of shape {tensor.shape}, is changed in place"
 
-    def _are_constant(self, *copies: Array) -> bool:
-        """Tell whether each array has the numbers of a constant."""
-        return all(
-            any(copy.shape == array.shape and np.array_equal(copy, array) for array in self.constants.values())
-            for copy in copies
-        )
+    def _has_unknown_arrays(self, value: Any) -> bool:
+        """Tell whether a value, or one within a value, is an array and no constant."""
+        if isinstance(value, dict):
+            value = list(value.values())
+        if isinstance(value, (tuple, list)):
+            return any(self._has_unknown_arrays(each) for each in value)
+        if isinstance(value, Tensor):
+            value = value.array
+        return isinstance(value, np.ndarray) and id(value) not in self.constants
 
     def _is_launched(self, function: Function, arrays: list) -> bool:
         """Tell whether the launches that wait are all that a function does."""
@@ -249,14 +263,6 @@ class _Recorder:
             if index not in orders and id(array) not in self.constants:
                 return False
         return True
-
-
-def _holds_arrays(value: Any) -> bool:
-    if isinstance(value, dict):
-        value = list(value.values())
-    if isinstance(value, (tuple, list)):
-        return any(_holds_arrays(each) for each in value)
-    return isinstance(value, (np.ndarray, Tensor))
 
 
 def _call(function: Function, arrays: list, places: list[Array]) -> None:

@@ -70,6 +70,17 @@ NOT_RECORDED = {
     "isnan": (lambda _, x: minires.where(minires.isnan(x), 0.0, x), "Where looks at an array"),
     "logsumexp": (lambda _, x: minires.logsumexp(x, 1), "an operand of"),
     "index": (lambda _, x: x[:, x.argmax(1)], "an array beside"),
+    "index of one": (lambda _, x: x[:, x[0].argmax()] * 2, "hands numbers"),
+    "equal": (lambda _, x: x * (2 if x.equal(x.abs()) else 3), "hands numbers"),
+    "allclose": (lambda _, x: x * (2 if x.allclose(x.abs()) else 3), "hands numbers"),
+    "nonzero": (lambda _, x: x * (x > 0).nonzero().shape[0], "hands numbers"),
+    "one_hot": (lambda _, x: x * F.one_hot(x.argmax(1)).shape[1], "hands numbers"),
+    "repr": (lambda _, x: x * (2 if "-" in repr(x) else 1), "hands numbers"),
+    "statistics": (
+        lambda _, x: F.batch_norm(x, minires.clamp(x.mean(0), max=0.0).detach() * 1, minires.ones(3)),
+        "a statistic of BatchNorm",
+    ),
+    "enable_grad": (lambda _, x: in_grad_mode(x), "applied for gradients"),
     "mask": (lambda _, x: cleared(x), "is changed in place|an array beside"),
     "clamp_": (lambda _, x: clamped(x), "is changed in place"),
     "+=": (lambda _, x: added(x), "is changed in place"),
@@ -82,6 +93,11 @@ NOT_RECORDED = {
     "tuple": (lambda _, x: (x, x)[:1][0].detach().numpy(), "hands numbers"),
     "gradient": (lambda _, x: with_gradient(x), "gradients"),
 }
+
+
+def in_grad_mode(x):
+    with minires.enable_grad():
+        return x * 2
 
 
 def with_gradient(x):
@@ -132,6 +148,83 @@ def test_what_the_model_keeps_does_not_change_later():
     assert "keeps its input or a result" in message
     for index, x in enumerate(inputs):  # each ran twice, once compiled
         np.testing.assert_array_equal(kept[2 * index + 1].numpy(), np.maximum(2 * x.numpy(), 0))
+
+
+def test_an_output_that_the_model_keeps_does_not_change_later():
+    def keeping(model, x):
+        model.last = F.relu(x * 2)
+        return model.last
+
+    model = Model(keeping)
+    net, x = minires.compile(model), images(1, 2, 4, 4)
+    run(net, x)
+    with pytest.warns(RuntimeWarning, match="keeps its input or a result"):
+        run(net, x)
+    last, before = model.last, model.last.numpy().copy()
+    for seed in range(3):
+        run(net, images(1, 2, 4, 4, seed=seed))
+    np.testing.assert_array_equal(last.numpy(), before)
+
+
+def test_an_input_given_other_data_has_them_for_the_caller():
+    def replacing(model, x):
+        x.data = x.data * 2
+        return x + 1
+
+    net, inputs = minires.compile(Model(replacing)), [minires.ones(2, 3) for _ in range(3)]
+    outputs = [run(net, inputs[0])]
+    with pytest.warns(RuntimeWarning, match="gives its input other data|neither by an operation"):
+        outputs.append(run(net, inputs[1]))
+    outputs.append(run(net, inputs[2]))
+    np.testing.assert_array_equal(outputs, np.full((3, 2, 3), 3))
+    np.testing.assert_array_equal([x.numpy() for x in inputs], np.full((3, 2, 3), 2))
+
+
+def test_an_attribute_of_the_input_is_there_for_the_model():
+    net = minires.compile(Model(lambda _, x: x * x.note))
+    for note in range(5):
+        x = minires.ones(2, 3)
+        x.note = float(note)
+        assert (run(net, x) == note).all()
+
+
+@pytest.mark.parametrize("kind", ["buffers", "modules"])
+def test_swapped_names_are_seen(kind):
+    if kind == "buffers":
+        model = Model(lambda model, x: x * model.a + model.b, a=images(3), b=images(3, seed=1))
+    else:
+        model = Model(lambda model, x: model.b(model.a(x)))
+        model.a, model.b = nn.ReLU().eval(), nn.Tanh().eval()
+    net = minires.compile(model)
+    for seed in range(4):
+        run(net, images(2, 3, seed=seed))
+    first, second = model.a, model.b
+    del model.a, model.b
+    if kind == "buffers":
+        model.register_buffer("b", first)
+        model.register_buffer("a", second)
+    else:
+        model.b, model.a = first, second
+    for seed in range(4):
+        x = images(2, 3, seed=seed)
+        np.testing.assert_array_equal(run(net, x), run(model, x))
+
+
+RECORDED = {
+    "upsampling": lambda _, x: F.interpolate(x, scale_factor=2, mode="bilinear"),
+    "a mask that is a buffer": lambda model, x: minires.where(model.m, x, 0.0),
+    "an index that is a buffer": lambda model, x: x[:, model.i],
+    "statistics of the batch": lambda _, x: F.batch_norm(x, None, None, training=True),
+    "statistics that are buffers": lambda model, x: F.batch_norm(x, model.b, model.v, training=False),
+    "an output that is a buffer": lambda model, x: model.b,
+}
+
+
+@pytest.mark.parametrize("name", RECORDED)
+def test_what_depends_on_constants_and_shapes_is_recorded(name):
+    buffers = {"m": images(4, 4) > 0, "i": minires.tensor([2, 0]), "b": images(3), "v": minires.ones(3)}
+    reasons = never_wrong(Model(RECORDED[name], **buffers), [images(2, 3, 4, 4, seed=seed) for seed in range(5)])
+    assert reasons == []
 
 
 def test_an_input_changed_in_place_changes_for_the_caller():

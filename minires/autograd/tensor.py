@@ -380,8 +380,9 @@ class Tensor(_Methods):
         return _unpickle, (type(self), self.array.transpose(order), back, self._requires_grad)
 
     def __repr__(self) -> str:
+        array = self._read()
         numbers = np.array2string(
-            np.asarray(self.array.get() if self.is_cuda else self.array),
+            np.asarray(array.get() if self.is_cuda else array),
             separator=", ",
             precision=4,
             prefix="tensor(",

@@ -26,7 +26,12 @@ from minires.ops.where import where
 
 
 class BatchNorm(Function):
-    """(x, weight, bias, residual) -> y; all but x may be None. With ``mean`` and ``var`` given, they are constants."""
+    """(x, weight, bias, residual) -> y; all but x may be None. With ``mean`` and ``var`` given, they are constants.
+
+    ``copied`` are the Tensors that these were copied from.
+    """
+
+    copied: tuple[Tensor, ...] = ()
 
     def __init__(self, eps: float, activation: str | None, mean: Array | None = None, var: Array | None = None):
         self.eps = eps
@@ -136,6 +141,7 @@ def batch_norm(
         # Copies: a training step between this forward pass and its backward changes the running statistics in place.
         mean, var = running_mean.array.astype(wide), running_var.array.astype(wide)
         function = BatchNorm(eps, activation if is_fused() else None, mean, var)
+        function.copied = running_mean, running_var
     out = function(input, weight, bias, residual if is_fused() else None)
     if training and running_mean is not None and running_var is not None and not is_recomputing():
         n = input.numel() // input.shape[1]

@@ -115,7 +115,7 @@ def _part(part: Any, input: Tensor) -> Any:
             raise ValueError(f"a slice needs a positive step, got {bounds[2]}: reverse with an index Tensor")
         return slice(*bounds)
     if isinstance(part, Tensor):
-        part = part.array
+        part = part.array if part.ndim else part._read()
     if isinstance(part, (list, tuple, range)):
         part = _index_list(part)
     if isinstance(part, (bool, np.bool_)):
@@ -252,7 +252,7 @@ def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
         raise RuntimeError(f"one_hot needs int64 classes, got {tensor.dtype}: convert with .long()")
     if num_classes < 1 and (num_classes != -1 or not tensor.numel()):
         raise RuntimeError(f"one_hot: num_classes must be positive, or -1 to count those given, got {num_classes}")
-    classes = tensor.array
+    classes = tensor._read()
     low, high = (int(classes.min()), int(classes.max())) if classes.size else (0, 0)
     if low < 0 or (num_classes != -1 and high >= num_classes):
         raise RuntimeError(f"one_hot: classes from {low} to {high} were given, expected 0 to {num_classes - 1}")
@@ -262,7 +262,7 @@ def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
 
 def nonzero(input: Tensor, *, as_tuple: bool = False) -> Any:
     """Return the indices of the elements that are not 0, int64 (count, ndim), or one Tensor for each axis."""
-    found = [array.astype(np.int64) for array in input.array.reshape(input.shape or 1).nonzero()]
+    found = [array.astype(np.int64) for array in input._read().reshape(input.shape or 1).nonzero()]
     if as_tuple:
         return tuple(Tensor(array) for array in found)
     xp = array_module(input.array)
