@@ -70,14 +70,16 @@ class Recording:
         self._input = input
         self._output = output
         self._memory = memory  # of the output
+        self._has_first_input = True
         self.is_tried = False
 
-    def has_seen(self, array: Array) -> bool:
-        """Tell whether an input is the last one."""
-        return np.array_equal(self._input, array)
+    def is_first_input(self, array: Array) -> bool:
+        """Tell whether an input is the one it was recorded with, if it has not been tried on another since."""
+        return self._has_first_input and np.array_equal(self._input, array)
 
     def agrees(self, array: Array, expected: Any) -> bool:
         """Try the recording on an input, with the model's output for it."""
+        self._has_first_input = False
         output = self.output_for(array)
         self.is_tried = isinstance(expected, Tensor) and np.array_equal(output, expected.array, equal_nan=True)
         self._program.give_back_idle()  # what the model has computed in
