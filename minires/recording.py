@@ -65,11 +65,10 @@ class Recording:
     is_tried : whether it has given the model's output for another input than the one it was recorded with.
     """
 
-    def __init__(self, program: Program, input: Array, output: Array, memory: Any):
+    def __init__(self, program: Program, input: Array, output: Array):
         self._program = program
         self._input = input
         self._output = output
-        self._memory = memory  # of the output
         self._has_first_input = True
         self.is_tried = False
 
@@ -104,7 +103,7 @@ def record(model: Module, input: Tensor, constants: Iterable[Array]) -> tuple[An
     view = array.view()
     stand_in = Tensor(view)
     version, seen = stand_in._version, weakref.ref(view)
-    recorder = _Recorder(program, array, constants)
+    recorder = _Recorder(program, constants)
     recorder.know(stand_in)
     with program.recording(), observe(recorder), watching_reads(recorder.on_read):
         output = model(stand_in)
@@ -120,19 +119,11 @@ def record(model: Module, input: Tensor, constants: Iterable[Array]) -> tuple[An
         recorder.refuse(f"its output is no Tensor, but {type(output).__name__}")
     if recorder.reason:
         return (Tensor(array.copy(order="K")) if output is stand_in else output), None, recorder.reason
-    result, memory = program.borrowed(output.array), _memory(output.array)
+    result = program.borrowed(output.array)  # from here on the pool lends nothing: its memory stays the output's
     del stand_in, view, output
     recorder.check_nothing_is_kept(seen)
     output = Tensor(result.copy(order="K"))
-    return output, None if recorder.reason else Recording(program, array, result, memory), recorder.reason
-
-
-def _memory(array: Array) -> Any:
-    """Return what keeps the memory of an array from being lent anew: not the array itself."""
-    memory: Any = array
-    while isinstance(memory, np.ndarray) and memory.base is not None:
-        memory = memory.base
-    return memory
+    return output, None if recorder.reason else Recording(program, array, result), recorder.reason
 
 
 class _Known(NamedTuple):
@@ -151,7 +142,7 @@ class _Recorder:
     reason : why there can be no recording; empty if nothing is against it.
     """
 
-    def __init__(self, program: Program, input: Array, constants: Iterable[Array]):
+    def __init__(self, program: Program, constants: Iterable[Array]):
         self.program = program
         self.constants = {id(array): array for array in constants}
         self.known: dict[int, _Known] = {}

@@ -49,8 +49,7 @@ def kernels_for(array: Array) -> Any:
 
 def is_compiled_for(array: Array) -> bool:
     """Tell whether `kernels_for` gives the kernels of `cpu`, which can be recorded (`minires.kernels.cpu.program`)."""
-    kernels = kernels_for(array)
-    return kernels is not reference and not is_cuda_array(array) and kernels is _cpu_kernels()
+    return kernels_for(array) is _cpu_kernels() is not reference
 
 
 @contextmanager
