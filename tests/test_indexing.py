@@ -113,3 +113,9 @@ def test_channels_last_memory_stays_so(function):
     x = Tensor(np.random.default_rng(0).standard_normal((2, 4, 6, 3)).transpose(0, 3, 1, 2))
     y = function(x).array
     assert y.transpose(0, 2, 3, 1).flags.c_contiguous
+
+
+def test_an_element_taken_many_times_gets_the_exact_sum_of_its_gradients():
+    x = minires.ones(3, requires_grad=True)
+    x[np.zeros(200_000, np.int64)].backward(minires.full((200_000,), 0.1))
+    assert abs(x.grad[0].item() / (200_000 * float(np.float32(0.1))) - 1) < 2e-7

@@ -69,6 +69,35 @@ def test_memory_order_does_not_matter(kernels, order, axes):
 
 
 @every_module
+@pytest.mark.parametrize(
+    ("shape", "axes"),
+    [
+        ((300_000, 2), (0,)),
+        ((300_000,), (0,)),
+        ((2, 150_000, 3), (1,)),
+        ((2, 3, 100_000), (0, 2)),
+        ((100_000, 2, 3), (0, 2)),
+        ((70_001, 5), (0,)),
+        ((100, 3000), (0,)),
+        ((3000, 100), (1,)),
+        ((40, 50, 60, 7), (0, 1, 2)),
+    ],
+    ids=str,
+)
+def test_many_equal_numbers_lose_no_digits(kernels, shape, axes):
+    # Added one after another in float32, 300,000 times 0.1 is off by 1 %.
+    x = np.full(shape, 0.1, np.float32)
+    exactly = float(np.float32(0.1)) * math.prod(shape[axis] for axis in axes)
+    assert np.abs(kernels.sum_axes(x, axes) / exactly - 1).max() <= np.finfo(np.float32).eps
+
+
+@every_module
+def test_sums_that_overflow_on_the_way_and_not_at_the_end(kernels):
+    x = np.repeat(np.array([2e38, -2e38], np.float32), 20_000).reshape(-1, 1)
+    assert np.abs(kernels.sum_axes(np.broadcast_to(x, (40_000, 2)).copy(), (0,))).max() == 0
+
+
+@every_module
 def test_other_numbers_and_repeated_ones(kernels):
     x = np.arange(24, dtype=np.int64).reshape(2, 3, 4)
     assert kernels.sum_axes(x, (0, 2)).tolist() == [[[60], [92], [124]]]

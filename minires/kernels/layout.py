@@ -7,6 +7,10 @@ shape (O, I/groups, R, S) and lie as (R, S, I/groups, O). A product over channel
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+from itertools import groupby
+
 from minires.device import Array, array_module
 
 
@@ -34,3 +38,31 @@ def to_rsio(w: Array) -> Array:
 def from_rsio(w: Array) -> Array:
     """(R, S, I/groups, O) -> logical (O, I/groups, R, S) view."""
     return w.transpose(3, 2, 0, 1)
+
+
+def reduced_runs(dense: Array, back: list[int], axes: tuple[int, ...]) -> list[tuple[bool, int]]:
+    """Return (is it reduced, length) of the axes that are left when neighbours in memory that are alike are one axis.
+
+    ``dense`` and ``back`` are those of `in_memory_order`; axes of length 1 are left out.
+    """
+    sides = [(back.index(place) in axes, length) for place, length in enumerate(dense.shape) if length != 1]
+    return [(reduced, math.prod(side[1] for side in run)) for reduced, run in groupby(sides, key=lambda side: side[0])]
+
+
+def reduce_axes(
+    dense: Array, back: list[int], axes: tuple[int, ...], reduce_middle: Callable[[Array, int, int, int], Array]
+) -> Array:
+    """Reduce axes, kept with length 1, of the contiguous array that `in_memory_order` gave as ``dense`` and ``back``.
+
+    Each run of axes is the middle of an array (outer, length, inner), which ``reduce_middle(array, outer, length,
+    inner)`` returns as (outer * inner,); the last run comes first.
+    """
+    runs, result = reduced_runs(dense, back, axes), dense
+    for place in reversed(range(len(runs))):
+        if runs[place][0]:
+            outer, inner = (math.prod(length for _, length in part) for part in (runs[:place], runs[place + 1 :]))
+            result = reduce_middle(result, outer, runs.pop(place)[1], inner)
+    if result is dense:
+        result = dense.copy()
+    shape = tuple(1 if back.index(place) in axes else length for place, length in enumerate(dense.shape))
+    return result.reshape(shape).transpose(back)

@@ -40,12 +40,13 @@ class PutItem(Function):
 
     def forward(self, dy):
         xp = array_module(dy)
-        dx = xp.zeros_like(dy, shape=self.shape)
         if self.once:
+            dx = xp.zeros_like(dy, shape=self.shape)
             dx[self.index] = dy
-        else:
-            xp.add.at(dx, self.index, dy)
-        return dx
+            return dx
+        dx = xp.zeros(self.shape, np.float64)  # one element may get many gradients, one after another
+        xp.add.at(dx, self.index, dy)
+        return dx.astype(dy.dtype)
 
     def backward(self, ddx):
         return GetItem(self.index, self.once)(ddx)

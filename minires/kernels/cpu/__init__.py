@@ -1,7 +1,7 @@
 """The kernels of `minires.kernels.reference`, compiled by Numba for the CPU.
 
 Nothing is compiled at import. `im2col`, `col2im` and `gather_planes` are the reference's own: they are for looking at,
-or for second derivatives, and mere copies of memory. So are `cast`, `sum_axes`, which NumPy does as well, and
+or for second derivatives, and mere copies of memory. So are `cast`, which NumPy does as well, and
 `crop_flip_normalize`, which the transforms of images do not need on the CPU.
 """
 
@@ -19,7 +19,8 @@ from minires.kernels.cpu.pool import (
     sum_pool2d,
     sum_pool2d_input_grad,
 )
-from minires.kernels.reference import cast, col2im, crop_flip_normalize, gather_planes, im2col, sum_axes
+from minires.kernels.cpu.reduction import sum_axes
+from minires.kernels.reference import cast, col2im, crop_flip_normalize, gather_planes, im2col
 
 __all__ = [
     "adaptive_avg_pool2d",

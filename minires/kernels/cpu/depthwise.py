@@ -6,6 +6,8 @@ with all channels, which are neighbours in memory, in the innermost. The tables 
 
 from __future__ import annotations
 
+import numpy as np
+
 from minires.device import Array
 from minires.kernels.cpu.epilogue import BIAS, BIAS_AND_RESIDUAL, Epilogue, finish
 from minires.kernels.cpu.launch import kernel, launch, launch_sum
@@ -25,7 +27,7 @@ def multiply(
 
 
 def weight_grad(x: Array, dy: Array, images: int, offsets: Array) -> Array:
-    """Return (taps, C): the sums over pixels of x (N, ..., C) times dy (N, ..., C).
+    """Return (taps, C): the sums over pixels of x (N, ..., C) times dy (N, ..., C), taken in double precision.
 
     A tile of ``images`` has the taps of its pixels at ``offsets`` (pixels, taps).
     """
@@ -33,7 +35,8 @@ def weight_grad(x: Array, dy: Array, images: int, offsets: Array) -> Array:
     x, dy = x.reshape(tiles, -1), dy.reshape(tiles, -1)
     shape, work = (offsets.shape[1], channels), dy.size * offsets.shape[1]
     shares = min(tiles * len(offsets), get_num_threads())
-    return launch_sum(_sum_products, shares, shares, work, shape, x.dtype, x, dy, offsets)
+    dtype = np.dtype(np.float64)
+    return launch_sum(_sum_products, shares, shares, work, shape, dtype, x, dy, offsets).astype(x.dtype, copy=False)
 
 
 @kernel

@@ -2,7 +2,8 @@
 
 Every pooling, strided, padded, dilated or adaptive, comes down to two tables: the rows that each window of the first
 axis meets, tap by tap, and the columns for the second. An entry of -1 is padding. Forward, threads share the output
-rows; backward they share the images, so that no two add to the same pixel.
+rows; backward they share the images, so that no two add to the same pixel. What may be a sum of many numbers is summed
+in double precision.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from minires.kernels.geometry import Pair, Pool2dGeometry
 from minires.kernels.layout import from_nhwc, to_nhwc
 from minires.kernels.reference.pool import adaptive_bounds
 
+FEW = 4  # windows that a pixel lies in, about: their gradients are added in the dtype of the numbers
 TAPS_AT_ONCE = 4  # pixels of a window that are compared while the maximum so far is in registers
 
 
@@ -99,7 +101,7 @@ def _window_max(x: Array, rows: Array, cols: Array) -> tuple[Array, Array]:
 def _window_sum(x: Array, rows: Array, cols: Array) -> Array:
     x = to_nhwc(x)
     n, _, _, c = x.shape
-    y = zeros((n, len(rows), len(cols), c), x.dtype)
+    y = empty((n, len(rows), len(cols), c), x.dtype)
     launch(_sum_rows, n * len(rows), y.size * rows.shape[1] * cols.shape[1], x, rows, cols, y)
     return from_nhwc(y)
 
@@ -107,9 +109,10 @@ def _window_sum(x: Array, rows: Array, cols: Array) -> Array:
 def _spread(dy: Array, input_shape: tuple[int, ...], rows: Array, cols: Array) -> Array:
     """The transpose of `_window_sum`: each pixel collects dy from the windows it lies in."""
     n, c, h, w = input_shape
-    dx = zeros((n, h, w, c), dy.dtype)
+    windows = _window_sizes(rows, cols).sum() / max(1, h * w)  # that a pixel lies in
+    dx = zeros((n, h, w, c), dy.dtype if windows <= FEW else np.dtype(np.float64))
     launch(_spread_images, n, dy.size * rows.shape[1] * cols.shape[1], to_nhwc(dy), rows, cols, dx)
-    return from_nhwc(dx)
+    return from_nhwc(dx.astype(dy.dtype, copy=False))
 
 
 @kernel
@@ -178,15 +181,18 @@ def _scatter_planes(start, stop, dy, indices, dx):
 @kernel
 def _sum_rows(start, stop, x, rows, cols, y):
     """Output rows ``start`` to ``stop``, counted through all images."""
+    total = np.empty(x.shape[3])
     for row in range(start, stop):
         image, p = divmod(row, rows.shape[0])
         for q in range(cols.shape[0]):
+            total[:] = 0
             for i in range(rows.shape[1]):
                 for j in range(cols.shape[1]):
                     h, w = rows[p, i], cols[q, j]
                     if h >= 0 and w >= 0:
-                        for c in range(x.shape[3]):
-                            y[image, p, q, c] += x[image, h, w, c]
+                        for c in range(total.size):
+                            total[c] += x[image, h, w, c]
+            y[image, p, q] = total
 
 
 @kernel

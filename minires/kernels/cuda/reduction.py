@@ -1,14 +1,10 @@
 """Sums over axes.
 
-In the order of memory, neighbouring axes that are summed are one axis, and so are those that are kept: an array is
-(outer, length, inner), of which the middle is summed. Where summed and kept axes alternate more often, the last ones
-are summed first. Parts depend on the shape alone and nothing is summed by atomics, so that results repeat bit for bit.
+Parts depend on the shape alone and nothing is summed by atomics, so that results repeat bit for bit.
 """
 
 from __future__ import annotations
 
-import math
-from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -19,7 +15,7 @@ from minires.kernels import reference
 from minires.kernels.cuda.elementwise import cast
 from minires.kernels.cuda.launch import backend, blocks, launch, launch_over, named, vector_width, zeros
 from minires.kernels.cuda.source import TYPES
-from minires.kernels.layout import in_memory_order
+from minires.kernels.layout import in_memory_order, reduce_axes, reduced_runs
 
 LANES, TEAMS = 32, 8  # of a block, as in reduce.cu
 BLOCKS = 1 << 10  # about as many as an H100 holds at once
@@ -33,20 +29,10 @@ def sum_axes(x: Array, axes: tuple[int, ...]) -> Array:
     dense, back = in_memory_order(x)
     if str(x.dtype) not in TYPES or not dense.flags.c_contiguous:
         return reference.sum_axes(x, axes)
-    is_summed = [back.index(place) in axes for place in range(x.ndim)]
-    sides = [side for side in zip(is_summed, dense.shape, strict=True) if side[1] != 1]
-    runs = [(summed, math.prod(side[1] for side in run)) for summed, run in groupby(sides, key=lambda side: side[0])]
-    places = [place for place, (summed, _) in enumerate(runs) if summed]
-    if is_half(x.dtype) and len(places) > 1:  # rounded once, not after each
+    runs = reduced_runs(dense, back, axes)
+    if is_half(x.dtype) and sum(reduced for reduced, _ in runs) > 1:  # rounded once, not after each
         return cast(sum_axes(cast(x, wide_dtype(x.dtype)), axes), x.dtype)
-    total = dense
-    for place in reversed(places):
-        outer, inner = (math.prod(length for _, length in part) for part in (runs[:place], runs[place + 1 :]))
-        total = _sum_middle(total, outer, runs.pop(place)[1], inner)
-    if total is dense:
-        total = dense.copy()
-    shape = tuple(1 if summed else length for summed, length in zip(is_summed, dense.shape, strict=True))
-    return total.reshape(shape).transpose(back)
+    return reduce_axes(dense, back, axes, _sum_middle)
 
 
 def join_parts(parts: Array, y: Array, chunks: int, inner: int) -> None:

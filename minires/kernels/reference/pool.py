@@ -2,7 +2,7 @@
 
 Max pooling remembers where each maximum was. Its gradient sends dy back to those pixels, and the gradient of
 that reads the same pixels again. Sums are linear, and their gradient is the transpose: every pixel collects
-from the windows it lies in.
+from the windows it lies in. Sums over windows are taken in double precision.
 """
 
 from __future__ import annotations
@@ -103,20 +103,20 @@ def sum_pool2d(x: Array, geometry: Pool2dGeometry) -> Array:
     n, c, _, _ = geometry.input_shape
     p, q = geometry.output_size
     padded = pad(x, _window_padding(geometry))
-    y = from_nhwc(array_module(x).zeros((n, p, q, c), x.dtype))
+    y = from_nhwc(array_module(x).zeros((n, p, q, c)))
     for _, _, rows, cols in taps(geometry.kernel_size, geometry.stride, geometry.dilation, (p, q)):
         y += padded[:, :, rows, cols]
-    return y
+    return y.astype(x.dtype)
 
 
 def sum_pool2d_input_grad(dy: Array, geometry: Pool2dGeometry) -> Array:
     """(N, C, P, Q) -> (N, C, H, W): each pixel collects the gradients of the windows it lies in."""
     n, c, h, w = geometry.input_shape
     (top, bottom), (left, right) = padding = _window_padding(geometry)
-    padded = from_nhwc(array_module(dy).zeros((n, top + h + bottom, left + w + right, c), dy.dtype))
+    padded = from_nhwc(array_module(dy).zeros((n, top + h + bottom, left + w + right, c)))
     for _, _, rows, cols in taps(geometry.kernel_size, geometry.stride, geometry.dilation, geometry.output_size):
         padded[:, :, rows, cols] += dy
-    return channels_last(crop(padded, padding, (h, w)))
+    return channels_last(crop(padded.astype(dy.dtype), padding, (h, w)))
 
 
 def _per_axis(geometry: Pool2dGeometry) -> list[tuple[int, int, int, int, int]]:
@@ -143,7 +143,7 @@ def adaptive_avg_pool2d(x: Array, output_size: Pair) -> Array:
     y = from_nhwc(array_module(x).empty((n, p, q, c), x.dtype))
     for i, (top, bottom) in enumerate(adaptive_bounds(h, p)):
         for j, (left, right) in enumerate(adaptive_bounds(w, q)):
-            y[:, :, i, j] = x[:, :, top:bottom, left:right].mean(axis=(2, 3))
+            y[:, :, i, j] = x[:, :, top:bottom, left:right].mean(axis=(2, 3), dtype=array_module(x).float64)
     return y
 
 
@@ -151,12 +151,12 @@ def adaptive_avg_pool2d_input_grad(dy: Array, input_shape: tuple[int, int, int, 
     """(N, C, P, Q) -> (N, C, H, W): each window spreads its gradient evenly over its pixels."""
     n, c, h, w = input_shape
     p, q = dy.shape[2:]
-    dx = from_nhwc(array_module(dy).zeros((n, h, w, c), dy.dtype))
+    dx = from_nhwc(array_module(dy).zeros((n, h, w, c)))
     for i, (top, bottom) in enumerate(adaptive_bounds(h, p)):
         for j, (left, right) in enumerate(adaptive_bounds(w, q)):
             share = dy[:, :, i, j] / ((bottom - top) * (right - left))
             dx[:, :, top:bottom, left:right] += share[:, :, None, None]
-    return dx
+    return dx.astype(dy.dtype)
 
 
 def adaptive_bounds(size: int, outputs: int) -> list[tuple[int, int]]:
