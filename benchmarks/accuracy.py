@@ -1,8 +1,8 @@
 """How exact each way of convolving is: `python -m benchmarks.accuracy [--output PATH]`.
 
-Every distinct convolution of ResNet-18 and ResNet-50 at 224 x 224, two images, normal inputs and He-scaled filters.
-The error is that of float32 against PyTorch's float64, |result - exact| / |exact| by norm, for the output and both
-gradients.
+The first table has the gradients of a whole training step of fresh nets, the second every distinct convolution of
+ResNet-18 and ResNet-50 at 224 x 224: two images, normal inputs and He-scaled filters, the output and both gradients.
+The error is that of float32 against PyTorch's float64, |result - exact| / |exact| by norm.
 """
 
 from __future__ import annotations
@@ -14,15 +14,52 @@ from pathlib import Path
 import numpy as np
 import torch
 
+import minires
 from benchmarks.cases import Conv, resnet18_convs, resnet50_convs
+from benchmarks.inputs import classes_of, image_batch
+from benchmarks.workers import torch_models
+from minires import models
 from minires.kernels import conv_algorithm, cpu
 from minires.kernels.geometry import Conv2dGeometry
+from minires.nn import functional as F
 
+STEPS = (("resnet18", 4, 224), ("resnet50", 4, 224), ("resnet20", 32, 32))  # net, images, pixels
+STEP_HEADER = "| net | images | `auto` | `im2col` | `winograd` |\n|---|---|---:|---:|---:|"
 BATCH = 2
 HEADER = (
     "| images | filters, stride | plain: y | dx | dw | Winograd: y | dx | dw | PyTorch: y | dx | dw |\n"
     "|---|---|---|---|---|---|---|---|---|---|---|"
 )
+
+
+def step_errors(model: str, images: int, size: int) -> Iterator[str]:
+    """Yield our error over PyTorch's, in the median over parameters, by each algorithm."""
+    torch.manual_seed(0)
+    net = torch_models.get_model(model)
+    batch = image_batch(images, size, classes_of(model))
+    exact = torch_gradients(net.double(), *batch)
+    theirs = relative_errors(torch_gradients(net.float(), *batch), exact)
+    twin = models.get_model(model)
+    twin.load_state_dict({name: minires.from_numpy(value.numpy()) for name, value in net.state_dict().items()})
+    for algorithm in ("auto", "im2col", "winograd"):
+        twin.zero_grad()
+        with conv_algorithm(algorithm):
+            F.cross_entropy(twin(minires.from_numpy(batch[0])), minires.from_numpy(batch[1])).backward()
+        ours = relative_errors([p.grad.numpy() for p in twin.parameters()], exact)
+        yield f"{np.median(ours / theirs):.2g}"
+
+
+def torch_gradients(net: torch.nn.Module, images: np.ndarray, labels: np.ndarray) -> list[np.ndarray]:
+    """Return the gradient of each parameter in the dtype of the net."""
+    net.zero_grad()
+    pixels = torch.from_numpy(images).to(next(net.parameters()).dtype)
+    torch.nn.functional.cross_entropy(net(pixels), torch.from_numpy(labels)).backward()
+    return [p.grad.numpy().copy() for p in net.parameters()]
+
+
+def relative_errors(gradients: list[np.ndarray], exact: list[np.ndarray]) -> np.ndarray:
+    """Return |gradient - exact| / |exact| of each."""
+    return np.array([np.linalg.norm(g - e) / np.linalg.norm(e) for g, e in zip(gradients, exact, strict=True)])
 
 
 def ours(
@@ -67,8 +104,11 @@ def errors(conv: Conv) -> Iterator[str]:
 
 
 def table() -> str:
-    """Return the table in Markdown."""
-    lines = [HEADER]
+    """Return both tables in Markdown."""
+    lines = [STEP_HEADER]
+    for model, count, size in STEPS:
+        lines.append(" | ".join([f"| {model} | {count} x {size} px", *step_errors(model, count, size)]) + " |")
+    lines += ["", HEADER]
     for conv in dict.fromkeys([*resnet18_convs(BATCH), *resnet50_convs(BATCH)]):
         images = f"{conv.in_channels} x {conv.size} x {conv.size}"
         filters = f"{conv.out_channels} of {conv.kernel} x {conv.kernel}, {conv.stride}"
@@ -77,9 +117,9 @@ def table() -> str:
 
 
 def main() -> None:
-    """Print the table, and write it to a file if one is named."""
+    """Print the tables, and write them to a file if one is named."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--output", type=Path, help="a Markdown file to write the table to")
+    parser.add_argument("--output", type=Path, help="a Markdown file to write the tables to")
     arguments = parser.parse_args()
     text = table()
     print(text)

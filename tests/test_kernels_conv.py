@@ -256,6 +256,84 @@ def test_winograd_is_taken_where_it_was_asked_for_and_only_there():
             assert relative_error(actual, expected) < 1e-12
 
 
+FAR = [np.nan, np.inf, -np.inf, 1e30, 1e8, 1e6]
+PLACES = {
+    "corner": (slice(0, 1), 0, 0),
+    "within": (slice(3, 4), 4, 5),
+    "edge": (slice(0, 1), -1, 3),
+    "end": (slice(2, 3), -1, -1),
+    "every channel": (slice(None), 2, 1),
+    "a row": (slice(1, 2), 3, slice(None)),
+    "a column": (slice(None), slice(None), 4),
+}
+
+
+def compare_where_hidden(actual, expected, sees, tolerance):
+    """NaN and infinity are where they belong; outputs that do not see the far number are as if it were not there."""
+    for kind in (np.isnan, np.isposinf, np.isneginf):
+        assert np.array_equal(kind(actual), kind(expected))
+    hidden = (sees == 0) & np.isfinite(expected)  # zeros around an image times infinity are NaN
+    assert np.abs(actual[hidden] - expected[hidden]).max(initial=0) < tolerance
+
+
+@pytest.mark.parametrize("far", FAR)
+@pytest.mark.parametrize("place", PLACES.values(), ids=list(PLACES))
+@pytest.mark.parametrize("which", [0, 2], ids=["x", "dy"])
+@pytest.mark.parametrize(
+    "shape", [((2, 32, 13, 14), 1), ((1, 16, 16, 9), 1), ((2, 16, 10, 11), 0), ((1, 32, 8, 8), 2)], ids=str
+)
+def test_winograd_keeps_far_numbers_where_they_are_seen(always_threaded, shape, which, place, far):  # noqa: F811
+    input_shape, pad = shape
+    geometry = Conv2dGeometry(input_shape, (32, input_shape[1], 3, 3), padding=((pad, pad), (pad, pad)))
+    operands = arrays(geometry, np.float32)
+    operands[1] *= np.float32(0.1)
+    clean = torch_maps(*operands, geometry)
+    operands[which][(0, *place)] = far
+    with conv_algorithm("winograd"), np.errstate(invalid="ignore"):
+        results = three_maps(cpu, *operands, geometry)
+    exact = torch_maps(*operands, geometry)
+    marks = [np.zeros(operand.shape) for operand in operands]
+    marks[which][(0, *place)] = 1
+    ones = [np.ones(operand.shape) for operand in operands]
+    ones[which] = marks[which]
+    for actual, expected, undisturbed, sees in zip(results, exact, clean, torch_maps(*ones, geometry), strict=True):
+        compare_where_hidden(actual, expected, sees, 2e-5 * np.abs(undisturbed).max())
+
+
+@pytest.mark.parametrize("far", FAR)
+@pytest.mark.parametrize("tap", [(0, 0), (2, 1), (1, 1)], ids=str)
+def test_winograd_keeps_far_filters_where_they_are_seen(always_threaded, tap, far):  # noqa: F811
+    geometry = Conv2dGeometry((1, 32, 8, 9), (32, 32, 3, 3), padding=((1, 1), (1, 1)))
+    x, w, dy = arrays(geometry, np.float32)
+    w[(3, 2, *tap)] = far
+    with conv_algorithm("winograd"):
+        results = three_maps(cpu, x, w, dy, geometry)
+        kept = {}
+        folded = [cpu.conv2d_add_relu(x, w, np.zeros(32, np.float32), None, False, geometry, kept) for _ in range(2)]
+    y, dx, dw = torch_maps(x, w, dy, geometry)
+    marks = np.zeros(w.shape)
+    marks[(3, 2, *tap)] = 1
+    y_sees, dx_sees, _ = torch_maps(np.ones(x.shape), marks, np.ones(dy.shape), geometry)
+    for actual, expected, sees in [(results[0], y, y_sees), (folded[1], y, y_sees)]:
+        compare_where_hidden(actual, expected, sees, 2e-4)
+    # Zeros around dy times NaN are NaN, too; PyTorch has no such products.
+    inside = np.s_[:, :, 1:-1, 1:-1] if not np.isfinite(far) else np.s_[:]
+    compare_where_hidden(results[1][inside], dx[inside], dx_sees[inside], 2e-4)
+    assert relative_error(results[2], dw) < 2e-5
+
+
+def test_ordinary_numbers_are_even():
+    # Zeros in whole images, as of padding or a ReLU, and images of unlike size of numbers are nothing to repair.
+    geometry = Conv2dGeometry((6, 32, 14, 14), (32, 32, 3, 3), padding=((1, 1), (1, 1)))
+    x, _, dy = arrays(geometry, np.float32)
+    x = np.maximum(x, 0)
+    x[0] = 0
+    dy *= np.float32([0, 1e-6, 1, 1e6, 1e-3, 1]).reshape(-1, 1, 1, 1)
+    nhwc = [np.ascontiguousarray(a.transpose(0, 2, 3, 1)) for a in (x, dy)]
+    _, left_out = winograd.weight_grad(*nhwc, (1, 1))
+    assert not left_out
+
+
 def test_winograd_of_no_images():
     geometry = Conv2dGeometry((0, 16, 6, 6), (16, 16, 3, 3), padding=((1, 1), (1, 1)))
     with conv_algorithm("winograd"):

@@ -22,6 +22,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import lru_cache
 from itertools import product
+from typing import Any
 
 import numpy as np
 
@@ -75,10 +76,9 @@ def conv2d_add_relu(
 def conv2d_input_grad(dy: Array, w: Array, geometry: Conv2dGeometry) -> Array:
     """(N, O, P, Q), (O, C/G, R, S) -> (N, C, H, W); see the reference kernel of this name."""
     n, c, h, width = geometry.input_shape
-    if winograd.suits(geometry, dy.dtype):
+    if winograd.suits(geometry, dy.dtype) and (filters := winograd.transform_filters(to_rsio(w), transposed=True)):
         top, left = _before(geometry)
         dx = empty((n, h, width, c), dy.dtype)
-        filters = winograd.transform_filters(to_rsio(w), transposed=True)
         winograd.convolve(to_nhwc(dy), filters, (2 - top, 2 - left), dx, no_epilogue(c, dy.dtype))
         return from_nhwc(dx)
     classes = _input_blocks(geometry) if dy.size else ()
@@ -96,7 +96,17 @@ def conv2d_weight_grad(x: Array, dy: Array, geometry: Conv2dGeometry) -> Array:
     if dy.size == 0:
         return from_rsio(np.zeros((r, s, c, o), x.dtype))
     if winograd.suits(geometry, x.dtype):
-        return from_rsio(winograd.weight_grad(to_nhwc(x), to_nhwc(dy), _before(geometry)))
+        dw, left_out = winograd.weight_grad(to_nhwc(x), to_nhwc(dy), _before(geometry))
+        dw = from_rsio(dw)
+        for tiles in left_out:
+            x, dy = (from_nhwc(part) for part in tiles)
+            dw += _plain_weight_grad(x, dy, Conv2dGeometry(x.shape, geometry.weight_shape))
+        return dw
+    return _plain_weight_grad(x, dy, geometry)
+
+
+def _plain_weight_grad(x: Array, dy: Array, geometry: Conv2dGeometry) -> Array:
+    o, c, r, s = geometry.weight_shape
     windows = _output_windows(geometry)
     if _is_depthwise(geometry):
         dw = depthwise.weight_grad(to_nhwc(x), to_nhwc(dy), windows.images, windows.offsets)
@@ -128,8 +138,10 @@ def _conv2d(
     """The convolution and what follows it; ``kept`` keeps what is made of w alone for the next call."""
     n, o, p, q = geometry.output_shape
     y = empty((n, p, q, o), x.dtype)
+    filters: Any = None
     if winograd.suits(geometry, x.dtype, filters_kept=kept is not None):
         filters = _keep(kept, "winograd", lambda: winograd.transform_filters(to_rsio(w)))
+    if filters is not None:
         winograd.convolve(_channels_last(x), filters, _before(geometry), y, epilogue)
     elif y.size:
         blocks = _output_blocks(geometry)
@@ -138,14 +150,13 @@ def _conv2d(
     return from_nhwc(y)
 
 
-def _keep(kept: dict[str, Array] | None, name: str, make: Callable[[], Array]) -> Array:
+def _keep(kept: dict[str, Any] | None, name: str, make: Callable[[], Any]) -> Any:
     """Return what ``kept`` has by this name, or make it."""
-    found = None if kept is None else kept.get(name)
-    if found is None:
-        found = make()
-        if kept is not None:
-            kept[name] = found
-    return found
+    if kept is None:
+        return make()
+    if name not in kept:
+        kept[name] = make()
+    return kept[name]
 
 
 def _before(geometry: Conv2dGeometry) -> Pair:

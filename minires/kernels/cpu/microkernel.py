@@ -22,6 +22,7 @@ compiled function that calls these: after a change here, touch those files too.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import combinations
 from typing import Any
 
 import llvmlite.binding as llvm
@@ -281,12 +282,15 @@ def tile_transform(matrix: np.ndarray) -> Any:
     outputs, inputs = matrix.shape
 
     @intrinsic
-    def transform(typing, x, x0, zeros, sources, sources0, y, y0, scrap, targets, targets0, channels, end):
+    def transform(typing, x, x0, zeros, sources, sources0, y, y0, scrap, targets, targets0, channels, energies, end):
         """y[y0 + targets[i, j] :][:channels] = sum over a, b of matrix[i, a] * matrix[j, b] * x[x0 + sources[a, b] :]
 
         A negative source reads ``zeros``, a negative target writes to ``scrap``; both have ``channels`` numbers, a
-        multiple of the vector's. The tables are read from sources0 and targets0 on. ``end`` is as in `multiply_rows`,
-        with steps of 1 or 2.
+        multiple of the vector's. The tables are read from sources0 and targets0 on.
+
+        ``energies`` is () or (array,), for the sums of squares of each row of the tile, then of each column; it has
+        room for 16 numbers.
+        ``end`` is as in `multiply_rows`, with steps of 1 or 2.
         """
 
         def generate(context, builder, signature, arguments):
@@ -297,6 +301,8 @@ def tile_transform(matrix: np.ndarray) -> Any:
             vector = ir.VectorType(context.get_data_type(dtype), VECTOR_BYTES // itemsize)
             read = [_source(builder, x, zeros, sources, INT64(i)) for i in range(inputs**2)]
             write = [_source(builder, y, scrap, targets, INT64(i)) for i in range(outputs**2)]
+            if len(energies):
+                squares = [cgutils.alloca_once_value(builder, ir.Constant(vector, None)) for _ in range(2 * inputs)]
             if len(end):
                 steps, bias, residual, floor = _epilogue(context, builder, signature, arguments, arguments[6])
                 floor = _broadcast(builder, floor, vector)
@@ -304,16 +310,6 @@ def tile_transform(matrix: np.ndarray) -> Any:
                 residuals = [_source(builder, residual, zeros, targets, INT64(i)) for i in range(outputs**2)]
                 for pointer in write:
                     _prefetch(builder, pointer, write=True)
-
-            def combine(coefficients, vectors):
-                total = None
-                for number, each in zip(coefficients, vectors, strict=True):
-                    if number == 0:
-                        continue
-                    factor = ir.Constant(vector, [float(number)] * vector.count)
-                    term = each if number == 1 else builder.fmul(each, factor, flags=("contract",))
-                    total = term if total is None else builder.fadd(total, term, flags=("contract",))
-                return total
 
             step = INT64(vector.count)
             with cgutils.for_range(builder, builder.sdiv(arguments[10], step), intp=INT64) as index:
@@ -330,8 +326,14 @@ def tile_transform(matrix: np.ndarray) -> Any:
                         builder.store(value, at(pointer), align=itemsize)
 
                 tile = np.array([load(p) for p in read], object).reshape(inputs, inputs)
+                if len(energies):
+                    for variable, line in zip(squares, [*tile, *tile.T], strict=True):
+                        total = builder.load(variable)
+                        for value in line:
+                            total = _multiply_add(builder, value, value, total)
+                        builder.store(total, variable)
                 for _ in range(2):  # matrix @ tile, transposed: twice makes matrix @ tile @ matrix^T
-                    tile = np.array([[combine(row, column) for row in matrix] for column in tile.T], object)
+                    tile = np.array([_matrix_product(builder, matrix, column) for column in tile.T], object)
                 values = list(tile.reshape(-1))
                 if len(end):
                     values = [builder.fadd(value, load(bias)) for value in values]
@@ -343,9 +345,84 @@ def tile_transform(matrix: np.ndarray) -> Any:
                             store([_clipped(builder, value, floor) for value in values])
                 else:
                     store(values)
+            if len(energies):
+                (kind,), (array,) = signature.args[11], cgutils.unpack_tuple(builder, arguments[11])
+                pointer = _address(context, builder, kind, array, INT64(0))
+                for i, sums in enumerate(_sums_of(builder, [builder.load(variable) for variable in squares])):
+                    place = builder.bitcast(builder.gep(pointer, [INT64(i * vector.count)]), vector.as_pointer())
+                    builder.store(sums, place, align=itemsize)
             return context.get_dummy_value()
 
         i = types.int64
-        return types.void(x, i, zeros, sources, i, y, i, scrap, targets, i, i, end), generate
+        return types.void(x, i, zeros, sources, i, y, i, scrap, targets, i, i, energies, end), generate
 
     return transform
+
+
+def _matrix_product(builder: Any, matrix: np.ndarray, inputs: Sequence[Any]) -> list[Any]:
+    """Return matrix @ inputs, for vectors.
+
+    Of two columns that differ in signs only, the sum and the difference of their inputs are made once; of two such
+    rows, what both add and what one adds and the other takes off.
+    """
+    matrix, inputs = matrix.copy(), list(inputs)
+    for p, q in _twins(matrix.T):
+        matrix[:, [p, q]] = (matrix[:, [p, p]] + matrix[:, [q, q]] * [1, -1]) / 2
+        inputs[p], inputs[q] = builder.fadd(inputs[p], inputs[q]), builder.fsub(inputs[p], inputs[q])
+    outputs = [None] * len(matrix)
+    for p, q in _twins(matrix):
+        even, odd = (matrix[p] + matrix[q]) / 2, (matrix[p] - matrix[q]) / 2
+        factor = odd[np.flatnonzero(odd)[-1]]
+        even, odd = _combination(builder, even, inputs), _combination(builder, odd / factor, inputs)
+        for row, sign in ((p, 1), (q, -1)):
+            outputs[row] = _multiply_add(builder, odd, _constant(sign * factor, even.type), even)
+    return [
+        _combination(builder, row, inputs) if output is None else output
+        for row, output in zip(matrix, outputs, strict=True)
+    ]
+
+
+def _twins(rows: np.ndarray) -> list[tuple[int, int]]:
+    """Return the pairs of rows that are equal but for some signs, not all."""
+    pairs = combinations(range(len(rows)), 2)
+    return [
+        (p, q) for p, q in pairs if (abs(rows[p]) == abs(rows[q])).all() and abs(rows[p] @ rows[q]) < rows[p] @ rows[p]
+    ]
+
+
+def _combination(builder: Any, coefficients: np.ndarray, vectors: Sequence[Any]) -> Any:
+    """Return the sum of coefficients times vectors; a vector that needs no product comes first."""
+    total = None
+    for number, each in sorted(zip(coefficients, vectors, strict=True), key=lambda term: term[0] != 1):
+        if number == 0:
+            continue
+        factor = _constant(number, each.type)
+        if total is None:
+            total = each if number == 1 else builder.fmul(each, factor)
+        else:
+            total = builder.fadd(total, each) if number == 1 else _multiply_add(builder, each, factor, total)
+    return total
+
+
+def _constant(number: float, vector: ir.VectorType) -> Any:
+    return ir.Constant(vector, [float(number)] * vector.count)
+
+
+def _multiply_add(builder: Any, a: Any, b: Any, c: Any) -> Any:
+    """Return a * b + c, fused where the processor has an instruction for it."""
+    name = f"llvm.fmuladd.v{a.type.count}{a.type.element.intrinsic_name}"
+    kind = ir.FunctionType(a.type, [a.type] * 3)
+    return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), [a, b, c])
+
+
+def _sums_of(builder: Any, vectors: Sequence[Any]) -> list[Any]:
+    """Return the sum of each vector's numbers, one after another in vectors: neighbours are added, over and over."""
+    vector = vectors[0].type
+    lanes = vector.count
+    missing = (1 << (len(vectors) - 1).bit_length()) - len(vectors)
+    vectors = [*vectors, *[ir.Constant(vector, None)] * missing]
+    for _ in range(lanes.bit_length() - 1):
+        pairs = zip(vectors[::2], vectors[1::2] or vectors, strict=True)
+        masks = [ir.Constant(ir.VectorType(INT32, lanes), list(range(first, 2 * lanes, 2))) for first in (0, 1)]
+        vectors = [builder.fadd(*(builder.shuffle_vector(a, b, mask) for mask in masks)) for a, b in pairs]
+    return list(vectors)

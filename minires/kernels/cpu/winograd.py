@@ -11,21 +11,34 @@ convolutional neural networks", 2016, section 4). The map is linear in d and in 
     dx    the same convolution of dy, with the filters turned by 180 degrees and their channels swapped
     dg  = G^T [ sum over tiles of (B^T d B) * (A dY A^T) ] G
 
-The transforms add numbers of unlike size, and results are some ten times less exact than plain sums: this is for
-float32 only. Tiles are worked off in blocks whose 36 planes stay in cache; each panel of filters is multiplied with
-all planes and transformed back while it is hot.
+Tiles are worked off in blocks whose 36 planes stay in cache; each panel of filters is multiplied with all planes and
+transformed back while it is hot.
+
+**How exact.** The transforms add numbers of unlike size: this is for float32 only. Rounding errors grow with the
+entries of the matrices, and those follow from the points at which polynomials are evaluated. The usual 0, 1, -1, 2,
+-2 are easy to multiply with; 0, 11/16, -11/16, 13/8, -13/8 cost as much and lose half as many digits (found by trial;
+compare Barabasz et al., "Error analysis and improving the accuracy of Winograd convolution for deep neural networks",
+2020). Products are summed over 64 channels at a time.
+
+**What a tile may contain.** An error is as large as the largest number of a tile, and NaN or infinity fill it: they
+reach outputs that do not see them. So the transform also sums up the squares of each row and column of a tile, its
+energy. The fields are what single outputs see: three neighbouring rows or columns. Where the weakest field has too
+little of the tile's energy, or the energy is no finite number, the tile is uneven and its outputs are computed in the
+plain way (in weight gradients, its share of the sum). In ResNets on real pictures there are no such tiles.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 
 from minires.device import Array
 from minires.kernels.algorithm import chosen_algorithm
-from minires.kernels.cpu.epilogue import Epilogue
+from minires.kernels.cpu.epilogue import BIAS_AND_RESIDUAL, Epilogue, finish
 from minires.kernels.cpu.launch import kernel, launch, launch_sum
 from minires.kernels.cpu.memory import empty
 from minires.kernels.cpu.microkernel import (
@@ -42,18 +55,25 @@ from minires.kernels.cpu.tables import tile_offsets, window_table
 from minires.kernels.geometry import Conv2dGeometry, Pair
 from minires.kernels.threads import get_num_threads
 
-A = np.array([[1, 0, 0, 0], [1, 1, 1, 1], [1, -1, 1, -1], [1, 2, 4, 8], [1, -2, 4, -8], [0, 0, 0, 1]])
-B = np.array(
-    [
-        [4, 0, 0, 0, 0, 0],
-        [0, -4, 4, -2, 2, 4],
-        [-5, -4, -4, -1, -1, 0],
-        [0, 1, -1, 2, -2, -5],
-        [1, 1, 1, 1, 1, 0],
-        [0, 0, 0, 0, 0, 1],
-    ]
-)
-G = np.array([[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]]) / 24
+POINTS = np.array([0, 11 / 16, -11 / 16, 13 / 8, -13 / 8])  # and infinity
+
+
+def _matrices(points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A (6, 4) evaluates polynomials of 4 coefficients at the points and infinity, G (6, 3) those of 3; B interpolates.
+
+    Column i of B is the polynomial that is 0 at all points but the i-th; G is divided by its value there.
+    """
+    others = [np.delete(points, i) for i in range(len(points))]
+    at_others = np.array([np.prod(x - rest) for x, rest in zip(points, others, strict=True)])
+    a = np.vstack([np.vander(points, 4, increasing=True), [0, 0, 0, 1]])
+    g = np.vstack([np.vander(points, 3, increasing=True) / at_others[:, None], [0, 0, 1]])
+    b = np.zeros((6, 6))
+    b[:5, :5] = np.transpose([np.polynomial.polynomial.polyfromroots(rest) for rest in others])
+    b[:, 5] = np.polynomial.polynomial.polyfromroots(points)
+    return a, b, g
+
+
+A, B, G = _matrices(POINTS)
 
 _transform_input, _transform_filter, _transform_output = tile_transform(B.T), tile_transform(G), tile_transform(A.T)
 _transform_output_grad, _transform_filter_grad = tile_transform(A), tile_transform(G.T)
@@ -62,6 +82,8 @@ LANES = VECTOR_BYTES // 4
 TAPS, PLANES = 9, 36
 BLOCK_BYTES = 1 << 18  # of transformed inputs in a block of tiles: they share L2 with the products
 BLOCK_TILES = 24  # are allowed always: the filters are read once a block, and more blocks would wait for them
+DEPTH = 64  # products that are summed in a row: sums of such sums are more exact
+EVEN = np.float32(2**14)  # times the energy of its weakest field: a tile with more is computed in the plain way
 WORK_ITEMS = 8  # for each thread, at least, if there are so many panels
 PRIVATE_BYTES = 1 << 20  # a weight gradient up to this size is summed by each thread on its own
 # Measured: with fewer channels the transforms cost what they save; with fewer tiles, those of the filters do.
@@ -84,20 +106,33 @@ def suits(geometry: Conv2dGeometry, dtype: np.dtype, filters_kept: bool = False)
     return min(c, o) >= LEAST_CHANNELS and tiles >= (LEAST_TILES_IF_KEPT if filters_kept else LEAST_TILES)
 
 
-def transform_filters(w: Array, transposed: bool = False) -> Array:
-    """(3, 3, C, O) -> (36, panels, C, columns): transformed filters in panels of output channels.
+class Filters(NamedTuple):
+    """Filters of one convolution, in panels of output channels.
 
-    With ``transposed``, w is (3, 3, O, C) instead, and turned by 180 degrees.
+    packed : (panels, 9 * C, columns), for tiles that are computed in the plain way
+    transformed : (36, panels, C, columns)
+    """
+
+    packed: Array
+    transformed: Array
+
+
+def transform_filters(w: Array, transposed: bool = False) -> Filters | None:
+    """Transform filters (3, 3, C, O), or with ``transposed`` (3, 3, O, C), which are turned by 180 degrees first.
+
+    None if some filter is not to be trusted to the transform (see `_is_even`): the plain algorithm has to do it.
     """
     taps = np.arange(TAPS)
     (packed,) = pack_filters(w.reshape(TAPS, *w.shape[2:]), taps[::-1] if transposed else taps, 1, transposed)
     panels, rows, width = packed.shape
-    filters = empty((PLANES, panels, rows // TAPS, width), w.dtype)
-    launch(_transform_filters, panels * (rows // TAPS), filters.size, packed, *_void(width), filters)
-    return filters
+    depth = rows // TAPS
+    transformed = empty((PLANES, panels, depth, width), w.dtype)
+    uneven = np.zeros(panels * depth, np.bool_)
+    launch(_transform_filters, uneven.size, transformed.size, packed, *_void(width), transformed, uneven)
+    return None if uneven.any() else Filters(packed, transformed)
 
 
-def convolve(x: Array, filters: Array, padding: Pair, y: Array, epilogue: Epilogue) -> None:
+def convolve(x: Array, filters: Filters, padding: Pair, y: Array, epilogue: Epilogue) -> None:
     """Write the convolution of x (N, H, W, C), padded by (top, left), with `transform_filters` to y (N, P, Q, O)."""
     n, h, width, c = x.shape
     _, p, q, o = y.shape
@@ -105,16 +140,20 @@ def convolve(x: Array, filters: Array, padding: Pair, y: Array, epilogue: Epilog
     tiles = n * len(sources)
     block = _block_size(tiles, c)
     blocks = -(-tiles // block)
-    shares = min(filters.shape[1], -(-WORK_ITEMS * get_num_threads() // blocks))  # of panels
+    shares = min(len(filters.packed), -(-WORK_ITEMS * get_num_threads() // blocks))  # of panels
     arguments = (
-        *(x.reshape(-1), h * width * c, sources, filters, y.reshape(-1), p * q * o, targets),
+        *(x.reshape(-1), h * width * c, sources, *filters, y.reshape(-1), p * q * o, targets),
         *(o, LANES, *_void(max(c, o)), tiles, block, shares),
     )
     launch(_convolve, blocks * shares, PLANES * tiles * c * o, *arguments, *epilogue)
 
 
-def weight_grad(x: Array, dy: Array, padding: Pair) -> Array:
-    """Return the gradient (3, 3, C, O) of the filters; x (N, H, W, C) padded by (top, left), dy (N, P, Q, O)."""
+def weight_grad(x: Array, dy: Array, padding: Pair) -> tuple[Array, list[tuple[Array, Array]]]:
+    """Return the gradient (3, 3, C, O) of the filters; x (N, H, W, C) padded by (top, left), dy (N, P, Q, O).
+
+    It lacks what uneven tiles add to it (see `_is_even`): these are the second result, for the plain algorithm to do,
+    tiles of x (T, P + 2, Q + 2, C) with those of dy (T, P, Q, O), for each P and Q that there are.
+    """
     n, h, width, c = x.shape
     _, p, q, o = dy.shape
     sources, targets = _input_tiles((h, width, c), padding, (p, q)), _output_tiles((p, q, o))
@@ -131,10 +170,31 @@ def weight_grad(x: Array, dy: Array, padding: Pair) -> Array:
     shape = PLANES, panels, -(-c // ROWS) * ROWS, panel
     is_large = 4 * math.prod(shape) > PRIVATE_BYTES and panels >= get_num_threads()
     shares = 1 if is_large else min(blocks, get_num_threads())
-    planes = launch_sum(_multiply_shares, shares * panels, shares, work, shape, x.dtype, blocks, *arguments)
+    uneven = np.zeros((tiles, panels), np.bool_)
+    planes = launch_sum(_multiply_shares, shares * panels, shares, work, shape, x.dtype, uneven, blocks, *arguments)
     dw = empty((3, 3, c, o), x.dtype)
     launch(_transform_filter_grads, panels * c, planes.size, planes, *void, dw)
-    return dw
+    return dw, list(_left_out(x, dy, sources, targets, uneven.repeat(panel, axis=1)[:, :o]))
+
+
+def _left_out(x: Array, dy: Array, sources: Array, targets: Array, uneven: Array) -> Iterator[tuple[Array, Array]]:
+    """Yield the tiles of x and dy that `_multiply_shares` left out; ``uneven`` (tiles, O) says for which channels."""
+    tiles = np.flatnonzero(uneven.any(axis=1))
+    image, tile = np.divmod(tiles, len(targets))
+    inside = targets.reshape(-1, 4, 4)[tile] >= 0
+    sizes = np.stack([inside[:, :, 0].sum(axis=1), inside[:, 0].sum(axis=1)], axis=1)
+    for rows, columns in np.unique(sizes, axis=0):
+        these = (sizes == (rows, columns)).all(axis=1)
+        x_tiles = _pixels(x, image[these], sources[tile[these]])[:, : rows + 2, : columns + 2]
+        dy_tiles = _pixels(dy, image[these], targets[tile[these]])[:, :rows, :columns]
+        yield x_tiles, np.where(uneven[tiles[these], None, None], dy_tiles, 0)
+
+
+def _pixels(x: Array, images: Array, offsets: Array) -> Array:
+    """(T, size, size, C): what lies at ``offsets`` (T, size * size) into images of x (N, H, W, C); zeros for -1."""
+    channels, size = x.shape[-1], math.isqrt(offsets.shape[1])
+    pixels = x.reshape(len(x), -1, channels)[images[:, None], offsets // channels]
+    return np.where(offsets[..., None] < 0, 0, pixels).reshape(-1, size, size, channels)
 
 
 def _block_size(tiles: int, channels: int) -> int:
@@ -171,15 +231,69 @@ def _steps(count, step):
 
 
 @kernel
-def _transform_filters(start, stop, packed, zeros, scrap, filters):
-    """Rows ``start`` to ``stop`` of filters (36, panels, C, width), counted through panels."""
+def _least_energy(energies, t, first, fields, length):
+    """The least energy of ``fields`` fields of ``length`` neighbouring rows, of which energies[t, first:] has those."""
+    least = np.inf
+    for i in range(first, first + fields):
+        field = 0.0
+        for j in range(i, i + length):
+            field += energies[t, j]
+        least = min(least, field)
+    return least
+
+
+@kernel
+def _add_up(energies, size, fields, length, targets, per_image, first, total, least):
+    """The energy of each tile of a block, and of its weakest field, from ``energies`` of ``size`` rows, then columns.
+
+    ``fields`` or ``length`` is 0 where it is the number of rows, and of columns, of outputs that a tile has.
+    """
+    for t in range(total.size):
+        t0 = (first + t) % per_image * 16
+        rows, columns = 0, 0
+        for i in range(4):
+            rows += targets[t0 + 4 * i] >= 0
+            columns += targets[t0 + i] >= 0
+        total[t] = _least_energy(energies, t, 0, 1, size)
+        least[t] = min(
+            _least_energy(energies, t, 0, fields or rows, length or rows),
+            _least_energy(energies, t, size, fields or columns, length or columns),
+        )
+
+
+@kernel
+def _is_even(total, least, t):
+    """Whether a tile of a block may be transformed: its fields are alike, or one is zero and the tile is as others."""
+    return total[t] < np.inf and (total[t] <= EVEN * least[t] or (least[t] == 0 and _is_usual(total, t)))
+
+
+@kernel
+def _is_usual(total, t):
+    """Whether a tile has no more energy, by far, than half of the tiles of its block."""
+    usual = 0
+    for other in total:
+        usual += total[t] <= EVEN * other
+    return 2 * usual >= total.size
+
+
+@kernel
+def _transform_filters(start, stop, packed, zeros, scrap, filters, uneven):
+    """Rows ``start`` to ``stop`` of filters (36, panels, C, width), counted through panels; tells which are uneven.
+
+    Each output sees two neighbouring rows of a filter at least.
+    """
     panels, rows, width = packed.shape
     depth = rows // TAPS
     taps, planes = _steps(TAPS, depth * width), _steps(PLANES, panels * depth * width)
-    source, target = packed.reshape(-1), filters.reshape(-1)
+    source, target, energies = packed.reshape(-1), filters.reshape(-1), np.empty((1, 16), packed.dtype)
     for item in range(start, stop):
         first = (item // depth * rows + item % depth) * width
-        _transform_filter(source, first, zeros, taps, 0, target, item * width, scrap, planes, 0, width, ())
+        _transform_filter(
+            source, first, zeros, taps, 0, target, item * width, scrap, planes, 0, width, (energies[0],), ()
+        )
+        total = _least_energy(energies, 0, 0, 1, 3)
+        least = min(_least_energy(energies, 0, 0, 2, 2), _least_energy(energies, 0, 3, 2, 2))
+        uneven[item] = not (total < np.inf and total <= EVEN * least)
 
 
 @kernel
@@ -193,7 +307,7 @@ def _transform_filter_grads(start, stop, planes, zeros, scrap, dw):
         panel, row = divmod(item, depth)
         first, wanted = panel * width, min(width, columns - panel * width)
         x0, y0 = (panel * rows + row) * width, row * columns + first
-        _transform_filter_grad(source, x0, zeros, sources, 0, target, y0, scrap, taps, 0, wanted, ())
+        _transform_filter_grad(source, x0, zeros, sources, 0, target, y0, scrap, taps, 0, wanted, (), ())
 
 
 @kernel
@@ -203,6 +317,7 @@ def _convolve(
     x,
     x_image,
     sources,
+    packed,
     filters,
     y,
     y_image,
@@ -222,7 +337,13 @@ def _convolve(
     """A work item is a block of tiles times a share of all panels."""
     _, panels, depth, width = filters.shape
     per_image = sources.shape[0]
-    filters, sources, targets = filters.reshape(-1), sources.reshape(-1), targets.reshape(-1)
+    packed, filters, sources, targets = (
+        packed.reshape(-1),
+        filters.reshape(-1),
+        sources.reshape(-1),
+        targets.reshape(-1),
+    )
+    energies, total, least = np.empty((block, 16), x.dtype), np.empty(block), np.empty(block)
     v, m = np.empty(PLANES * block * depth, x.dtype), np.empty(PLANES * block * width, x.dtype)
     v_planes, m_planes = _steps(PLANES, block * depth), _steps(PLANES, block * width)
     v_rows, m_rows = _steps(block, depth), _steps(block, width)
@@ -232,28 +353,62 @@ def _convolve(
         for t in range(count):
             image, tile = divmod(first + t, per_image)
             x0, s0 = image * x_image, tile * PLANES
-            _transform_input(x, x0, zeros, sources, s0, v, t * depth, scrap, v_planes, 0, depth, ())
+            _transform_input(x, x0, zeros, sources, s0, v, t * depth, scrap, v_planes, 0, depth, (energies[t],), ())
+        _add_up(energies, 6, 0, 3, targets, per_image, first, total[:count], least)
         for panel in range(panels * share // shares, panels * (share + 1) // shares):
             for plane in range(PLANES):
                 v0, m0 = plane * block * depth, plane * block * width
                 b0 = (plane * panels + panel) * depth * width
                 for row in range(0, count, ROWS):
-                    if width == lanes:
-                        multiply_rows_1(v, v0, zeros, v_rows, row, filters, b0, m, m0, m_rows, row, 1, depth, 0, ())
-                    else:
-                        multiply_rows_2(v, v0, zeros, v_rows, row, filters, b0, m, m0, m_rows, row, 1, depth, 0, ())
+                    for k in range(0, depth, DEPTH):
+                        a, b, some = v0 + k, b0 + k * width, min(DEPTH, depth - k)
+                        if width == lanes:
+                            multiply_rows_1(v, a, zeros, v_rows, row, filters, b, m, m0, m_rows, row, 1, some, k, ())
+                        else:
+                            multiply_rows_2(v, a, zeros, v_rows, row, filters, b, m, m0, m_rows, row, 1, some, k, ())
             wanted = min(width, columns - panel * width)
             for t in range(count):
                 image, tile = divmod(first + t, per_image)
                 y0, t0 = image * y_image + panel * width, tile * 16
                 end = steps, bias, panel * width, residual, floor
-                _transform_output(m, t * width, zeros, m_planes, 0, y, y0, scrap, targets, t0, wanted, end)
+                if not _is_even(total[:count], least, t):
+                    x0, s0, b0 = image * x_image, tile * PLANES, panel * TAPS * depth * width
+                    _convolve_tile(
+                        x, x0, zeros, sources, s0, packed, b0, depth, width, lanes, y, y0, targets, t0, wanted, end
+                    )
+                else:
+                    _transform_output(m, t * width, zeros, m_planes, 0, y, y0, scrap, targets, t0, wanted, (), end)
+
+
+@kernel
+def _convolve_tile(x, x0, zeros, sources, s0, packed, b0, depth, width, lanes, y, y0, targets, t0, wanted, end):
+    """The outputs of one tile, in the plain way: a block or two of pixels, tap by tap."""
+    steps, bias, bias0, residual, floor = end
+    windows, sums, rows = np.empty(ROWS, np.int32), np.empty(ROWS * width, x.dtype), _steps(ROWS, width)
+    for begin in range(0, 16, ROWS):
+        for tap in range(TAPS):
+            for i in range(ROWS):
+                p, q = divmod(min(begin + i, 15), 4)
+                windows[i] = sources[s0 + (p + tap // 3) * 6 + q + tap % 3]
+            b = b0 + tap * depth * width
+            if width == lanes:
+                multiply_rows_1(x, x0, zeros, windows, 0, packed, b, sums, 0, rows, 0, 1, depth, tap, ())
+            else:
+                multiply_rows_2(x, x0, zeros, windows, 0, packed, b, sums, 0, rows, 0, 1, depth, tap, ())
+        for i in range(min(ROWS, 16 - begin)):
+            target = targets[t0 + begin + i]
+            if target >= 0:
+                for j in range(wanted):
+                    at = y0 + target + j
+                    added = residual[at] if steps == BIAS_AND_RESIDUAL else 0
+                    y[at] = finish(sums[i * width + j], steps, bias[bias0 + j], added, floor)
 
 
 @kernel
 def _multiply_shares(
     start,
     stop,
+    uneven,
     blocks,
     x,
     x_image,
@@ -277,7 +432,7 @@ def _multiply_shares(
     for share in range(start // panels, (stop + panels - 1) // panels):
         first_panel, last_panel = max(0, start - share * panels), min(panels, stop - share * panels)
         first_block, last_block = blocks * share // shares, blocks * (share + 1) // shares
-        _sum_tiles(first_block, last_block, first_panel, last_panel, *numbers, *sizes, totals[share])
+        _sum_tiles(first_block, last_block, first_panel, last_panel, uneven, *numbers, *sizes, totals[share])
 
 
 @kernel
@@ -286,6 +441,7 @@ def _sum_tiles(
     last_block,
     first_panel,
     last_panel,
+    uneven,
     x,
     x_image,
     sources,
@@ -304,26 +460,46 @@ def _sum_tiles(
     """Write products of transformed x and dy, summed over blocks of tiles, to planes (36, panels, rows, width).
 
     There are as many rows as blocks of ROWS need. Those beyond ``depth`` get products of other numbers: nobody reads
-    them.
+    them. Tiles that are uneven are left out, and marked in ``uneven`` (tiles, panels).
     """
     _, panels, rows, width = planes.shape
     per_image = sources.shape[0]
     sources, targets, flat = sources.reshape(-1), targets.reshape(-1), planes.reshape(-1)
     v, z = np.zeros(PLANES * block * depth + ROWS, x.dtype), np.zeros(PLANES * block * width, x.dtype)
     v_planes, z_planes, v_rows = _steps(PLANES, block * depth), _steps(PLANES, block * width), _steps(block, depth)
+    x_energies, x_total, x_least = np.empty((block, 16), x.dtype), np.empty(block), np.empty(block)
+    dy_energies, dy_total, dy_least = np.empty((block, 16), x.dtype), np.empty(block), np.empty(block)
     for index in range(first_block, last_block):
         first = index * block
         count, add = min(block, tiles - first), index > first_block
+        x_totals, dy_totals = x_total[:count], dy_total[:count]
         for t in range(count):
             image, tile = divmod(first + t, per_image)
             x0, s0 = image * x_image, tile * PLANES
-            _transform_input(x, x0, zeros, sources, s0, v, t * depth, scrap, v_planes, 0, depth, ())
+            _transform_input(x, x0, zeros, sources, s0, v, t * depth, scrap, v_planes, 0, depth, (x_energies[t],), ())
+        _add_up(x_energies, 6, 3, 0, targets, per_image, first, x_totals, x_least)
+        for t in range(count):
+            if not _is_even(x_totals, x_least, t):
+                for plane in range(PLANES):
+                    v[(plane * block + t) * depth :][:depth] = 0
         for panel in range(first_panel, last_panel):
             wanted = min(width, columns - panel * width)
             for t in range(count):
                 image, tile = divmod(first + t, per_image)
-                y0, t0 = image * dy_image + panel * width, tile * 16
-                _transform_output_grad(dy, y0, zeros, targets, t0, z, t * width, scrap, z_planes, 0, wanted, ())
+                y0, t0, energies = image * dy_image + panel * width, tile * 16, dy_energies[t]
+                _transform_output_grad(
+                    dy, y0, zeros, targets, t0, z, t * width, scrap, z_planes, 0, wanted, (energies,), ()
+                )
+            _add_up(dy_energies, 4, 0, 1, targets, per_image, first, dy_totals, dy_least)
+            for t in range(count):
+                even = _is_even(x_totals, x_least, t) and _is_even(dy_totals, dy_least, t)
+                # What meets only zeros of the other is seen by no filter: it must be small enough to vanish.
+                even = even and (x_least[t] > 0 or _is_usual(dy_totals, t))
+                even = even and (dy_least[t] > 0 or _is_usual(x_totals, t))
+                if not even:
+                    uneven[first + t, panel] = True
+                    for plane in range(PLANES):
+                        z[(plane * block + t) * width :][:width] = 0
             for plane in range(PLANES):
                 v0, z0 = plane * block * depth, plane * block * width
                 for row in range(0, rows, ROWS):
