@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 
 from minires.autograd import Tensor, is_grad_enabled
+from minires.autograd.creation import below
 from minires.device import Array, generator, to_device
+from minires.dtypes import stored_number
 from minires.ops.arithmetic import add, div, mul, sub
 from minires.ops.broadcast import check_broadcast
 from minires.ops.clamp import clamp
@@ -137,6 +139,8 @@ def _assign(name: str, input: Tensor, value: Any, index: Any = ...) -> Tensor:
         value = to_device(value.array, input.device)
     elif not isinstance(value, (bool, int, float, np.generic)):
         raise TypeError(f"{name}: only a number or a Tensor can be assigned, got {type(value).__name__}")
+    elif not input.is_floating_point():
+        value = stored_number(name, value, input.dtype)
     try:
         target[index] = value
     except ValueError as error:  # of shapes: the array library knows what the index selects
@@ -182,7 +186,8 @@ def uniform_(input: Tensor, a: float = 0.0, b: float = 1.0) -> Tensor:
     """
     if a > b:
         raise RuntimeError(f"uniform_: the lower limit {a} exceeds the upper limit {b}")
-    _random_target("uniform_", input)[...] = generator(input.device).random(input.shape) * (b - a) + a
+    samples = generator(input.device).random(input.shape) * (b - a) + a
+    _random_target("uniform_", input)[...] = below(samples, a, b, input.dtype)
     return input
 
 

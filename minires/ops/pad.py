@@ -9,6 +9,7 @@ import numpy as np
 
 from minires.autograd import Function, Tensor
 from minires.device import array_module
+from minires.dtypes import stored_number
 
 Widths = tuple[tuple[int, int], ...]  # (before, after) of each axis
 
@@ -82,7 +83,9 @@ def _constant(input: Tensor, widths: Widths, value: float) -> Tensor:
     if min(min(pair) for pair in (*widths, (0, 0))) < 0:
         input = input[tuple(slice(max(0, -b), n - max(0, -a)) for n, (b, a) in zip(input.shape, widths, strict=True))]
         widths = tuple((max(0, before), max(0, after)) for before, after in widths)
-    return Pad(widths, input.dtype.type(value).item())(input) if any(map(any, widths)) else input.clone()
+    return (
+        Pad(widths, stored_number("pad", float(value), input.dtype))(input) if any(map(any, widths)) else input.clone()
+    )
 
 
 def _reflected(places: np.ndarray, length: int, widths: tuple[int, int]) -> np.ndarray:
