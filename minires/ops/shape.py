@@ -369,10 +369,11 @@ def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     if any(not tensor.ndim for tensor in tensors):
         raise RuntimeError("cat joins along an existing axis, and a 0-dimensional Tensor has none: use stack")
     dtype = result_type(*tensors)
-    tensors = [tensor for tensor in tensors if tensor.shape != (0,)] or tensors[:1]  # PyTorch lets (0,) join anything
-    first = tensors[0]
+    first = next((tensor for tensor in tensors if tensor.shape != (0,)), tensors[0])
     axis = normalized_axis("cat", dim, first.ndim)
-    for tensor in tensors[1:]:
+    nothing = (*first.shape[:axis], 0, *first.shape[axis + 1 :])
+    tensors = [reshape(tensor, nothing) if tensor.shape == (0,) else tensor for tensor in tensors]  # joins anything
+    for tensor in tensors:
         others = [(*shape[:axis], *shape[axis + 1 :]) for shape in (first.shape, tensor.shape)]
         if tensor.ndim != first.ndim or others[0] != others[1]:
             raise RuntimeError(f"cat: shapes {first.shape} and {tensor.shape} may differ only along dim {dim}")
