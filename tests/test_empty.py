@@ -15,7 +15,6 @@ import minires
 from minires import nn
 from minires.kernels import use_reference
 
-
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # PyTorch warns of what is asked here
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from minires.autograd.hooks import Hooks, RemovableHandle
 from minires.autograd.modes import state
-from minires.device import Array, Device, device_of, is_cuda_array
+from minires.device import Array, Device, device_of, is_cuda_array, to_device
 from minires.dtypes import PLAIN_DTYPES, checked_dtype, is_floating
 
 if TYPE_CHECKING:  # the installed methods, for type checkers and editors only
@@ -298,16 +298,18 @@ class Tensor(_Methods):
             state.on_read()
         return self.array
 
-    def numpy(self) -> np.ndarray:
-        """Return the array as NumPy, sharing memory.
+    def numpy(self, *, force: bool = False) -> np.ndarray:
+        """Return the array as NumPy, sharing memory; with ``force``, a copy where it lies on a GPU.
 
         Raises
         ------
         RuntimeError
-            If the Tensor requires a gradient.
+            If the Tensor requires a gradient, unless ``force``.
         TypeError
-            If it lies on a GPU.
+            If it lies on a GPU, unless ``force``.
         """
+        if force:
+            return to_device(self._read(), "cpu")
         if self._requires_grad:
             raise RuntimeError(
                 "numpy() would lose the graph of a Tensor that requires a gradient: use .detach().numpy()"
