@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import operator
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
@@ -22,12 +23,14 @@ def takes_sequence(name: str, after: int = 0) -> Callable[[AnyFunction], AnyFunc
     """
 
     def decorate(function: AnyFunction) -> AnyFunction:
+        leading = list(inspect.signature(function).parameters)[:after]
+
         @functools.wraps(function)
         def named(*args: Any, **options: Any) -> Any:
             if name in options:
                 if len(args) > after:
                     raise TypeError(f"{function.__name__}: {name} is given by position and by name: give it once")
-                args = (*args, options.pop(name))
+                args = (*args, *(options.pop(other) for other in leading[len(args) :]), options.pop(name))
             return function(*args, **options)
 
         named.aliases = (name,)  # type: ignore[attr-defined] - for those who ask by which names it takes arguments

@@ -217,6 +217,8 @@ def norm(
         If the elements are not floating-point numbers.
     ValueError
         For another p.
+    IndexError
+        If ``dim`` is out of range, or has no elements and p is negative or infinite.
     """
     check_floating("norm", input)
     if dtype is not None:
@@ -231,6 +233,8 @@ def norm(
         return amax(input.abs(), dim, keepdim)
     if p == -math.inf:
         return amin(input.abs(), dim, keepdim)
+    if p < 0:
+        _check_not_empty("norm", *_prepared("norm", input, dim, keepdim)[:2])
     zero = input == 0
     if p == 0:
         return sum(where(zero, sign(input), 1.0), dim, keepdim)
