@@ -5,6 +5,7 @@ from __future__ import annotations
 import array
 import math
 import operator
+import sys
 import warnings
 from collections import deque
 from collections.abc import Callable
@@ -17,6 +18,7 @@ import torch
 import minires
 import minires.nn.functional as F
 from minires.data import default_collate
+from minires.device import CPU
 
 DTYPES = ("bool", "uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64")
 ERRORS = (RuntimeError, TypeError, ValueError, OverflowError, NotImplementedError, IndexError)
@@ -395,3 +397,141 @@ def test_a_batch_of_recorded_tensors_is_recorded():
     x = minires.ones(2, requires_grad=True)
     default_collate([x, x * 2]).sum().backward()
     assert x.grad.tolist() == [3, 3]
+
+
+# Sequences, indices and draws
+
+SEQUENCES: dict[str, Callable] = {
+    "linspace of ints": lambda lib: lib.linspace(0, 10, 4, dtype=lib.int64),
+    "linspace down": lambda lib: lib.linspace(3, -3, 6, dtype=lib.int32),
+    "linspace of Tensors": lambda lib: lib.linspace(lib.tensor(1), lib.tensor(2), 5),
+    "linspace of Tensors, typed": lambda lib: lib.linspace(lib.tensor(1), lib.tensor(2), 5, dtype=lib.int32),
+    "linspace of float64": lambda lib: lib.linspace(lib.tensor(0.5, dtype=lib.float64), 2, 5),
+    "linspace of fractions": lambda lib: lib.linspace(0.9, 9.7, 5, dtype=lib.int64),
+    "linspace of NumPy's": lambda lib: lib.linspace(np.int64(0), np.float32(1), 7, dtype=lib.float64),
+    "linspace of one": lambda lib: lib.linspace(2, 5, 1),
+    "linspace of two": lambda lib: lib.linspace(2, 5, 2, dtype=lib.uint8),
+    "linspace, infinite": lambda lib: lib.linspace(0, math.inf, 3),
+    "linspace, nan": lambda lib: lib.linspace(0, math.nan, 3),
+    "linspace, negative": lambda lib: lib.linspace(0, 1, -1),
+    "linspace, fractional": lambda lib: lib.linspace(0, 1, 2.5),
+    "linspace, too large": lambda lib: lib.linspace(0, 300, 3, dtype=lib.uint8),
+    "linspace, bool": lambda lib: lib.linspace(0, 1, 3, dtype=lib.bool),
+    "linspace of vectors": lambda lib: lib.linspace(lib.tensor([0.0, 1.0]), 1, 2),
+    "arange of a Tensor": lambda lib: lib.arange(lib.tensor(3)),
+    "arange of a float Tensor": lambda lib: lib.arange(lib.tensor(3.0)),
+    "arange of a bool": lambda lib: lib.arange(True),
+    "arange of NumPy's int": lambda lib: lib.arange(np.int64(3)),
+    "arange of NumPy's float": lambda lib: lib.arange(np.float64(3)),
+    "arange of fractions, int64": lambda lib: lib.arange(0, 5, 1.5, dtype=lib.int64),
+    "arange of fractions, int32": lambda lib: lib.arange(0.5, 5, 1.5, dtype=lib.int32),
+    "arange of halves, int64": lambda lib: lib.arange(0, 5, 0.5, dtype=lib.int64),
+    "arange of large ints": lambda lib: lib.arange(2**40, 2**40 + 3),
+    "arange to infinity": lambda lib: lib.arange(math.inf),
+    "arange to nan": lambda lib: lib.arange(math.nan),
+    "arange of bools": lambda lib: lib.arange(0, 2, dtype=lib.bool),
+    "full of a Tensor": lambda lib: lib.full((2,), lib.tensor(3)),
+    "full of a float64 Tensor": lambda lib: lib.full((2,), lib.tensor(3.0, dtype=lib.float64)),
+    "full of int for size": lambda lib: lib.full(2, 3) if lib is torch else lib.full("2", 3),
+    "zeros of a Tensor": lambda lib: lib.zeros(lib.tensor(2)),
+    "zeros of a float": lambda lib: lib.zeros(2.0),
+    "zeros of a bool": lambda lib: lib.zeros(True),
+    "zeros of Python's int": lambda lib: lib.zeros(2, dtype=int),
+    "eye of a negative": lambda lib: lib.eye(-1),
+}
+
+
+@pytest.mark.parametrize("make", SEQUENCES.values(), ids=SEQUENCES.keys())
+def test_sequences_are_pytorchs(make):
+    assert_same(*(outcome(make, lib) for lib in (minires, torch)), tolerance=1e-6)
+
+
+INDICES = {
+    **{f"array of {dtype}": np.array([0, 1], dtype) for dtype in ("int8", "int16", "int32", "int64", "uint64")},
+    **{f"0-dim {dtype}": np.array(1, dtype) for dtype in ("int16", "int64")},
+    **{f"[{dtype}]": [getattr(np, dtype)(1), 0] for dtype in ("int8", "int64", "uint8")},
+    **{f"{dtype}": getattr(np, dtype)(1) for dtype in ("int8", "uint8", "int64")},
+    "bools": np.array([True, False, True]),
+    "range": range(2),
+    "none": [],
+    "float": 1.0,
+    "string": "a",
+    "other bytes": np.array([0, 1], ">i8"),
+}
+
+
+@pytest.mark.parametrize("index", INDICES.values(), ids=INDICES.keys())
+def test_indices_of_numpy_are_taken_as_in_pytorch(index):
+    assert_same(
+        *(outcome(lambda lib: lib.tensor(np.arange(12.0).reshape(3, 4))[index], lib) for lib in (minires, torch))
+    )
+
+
+@pytest.mark.parametrize("dtype", DTYPES[2:6])
+def test_a_0_dim_tensor_of_any_integers_is_an_index(dtype):
+    def make(lib):
+        return lib.tensor(np.arange(12.0).reshape(3, 4))[lib.tensor(1, dtype=getattr(lib, dtype))]
+
+    assert_same(*(outcome(make, lib) for lib in (minires, torch)))
+
+
+class LargestDraws:
+    """A generator whose draws are all the largest there are."""
+
+    def random(self, size: Any = (), dtype: Any = np.float64) -> np.ndarray:
+        return np.full(size, np.nextafter(dtype(1), dtype(0)))
+
+    def integers(self, low: int, high: int, size: Any = ()) -> np.ndarray:
+        return np.full(size, high - 1)
+
+
+@pytest.fixture
+def _largest_draws(monkeypatch):
+    monkeypatch.setitem(sys.modules["minires.device"]._generators, CPU, LargestDraws())
+
+
+@pytest.mark.usefixtures("_largest_draws")
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
+def test_draws_never_reach_their_upper_bound(dtype):
+    dtype = getattr(minires, dtype)
+    x = minires.empty(3, dtype=dtype)
+    precision = {"float16": 11, "bfloat16": 8, "float32": 24, "float64": 53}[dtype.name]
+    for draws, bound in (
+        (minires.rand(3, dtype=dtype), 1),
+        (minires.rand_like(x), 1),
+        (x.clone().uniform_(), 1),
+        (x.clone().uniform_(-3, 7), 7),
+        (x.clone().uniform_(-7, -3), -3),
+        (x.clone().uniform_(-1, 0), 0),
+        (minires.nn.init.uniform_(x.clone(), 2, 4), 4),
+        (minires.randint(0, 2 ** (min(precision, 15) + 1), (3,), dtype=dtype), 2 ** (min(precision, 15) + 1)),
+    ):
+        values = draws.array.astype(np.float64)
+        assert (values < bound).all(), f"{draws} reaches {bound}"
+        assert (values > bound - max(abs(bound), 1) * 2.0 ** (1 - min(precision, 15))).all()
+    assert (x.clone().uniform_(2, 2).array == 2).all()
+
+
+@pytest.mark.usefixtures("_largest_draws")
+def test_weights_and_masks_never_reach_the_bound():
+    bound = np.float32(math.sqrt(3) / math.sqrt(5))  # of a fan of 5, with the gain of ReLU's linear relatives
+    weight = minires.nn.init.xavier_uniform_(minires.empty(5, 5), gain=1.0)
+    assert (weight.array < np.float32(bound)).all()
+    assert not (F.dropout(minires.ones(3), p=1.0).array != 0).any()
+
+
+DRAWS_REFUSED: dict[str, Callable] = {
+    "uint8 beyond": lambda lib: lib.randint(0, 300, (2,), dtype=lib.uint8),
+    "uint8 below": lambda lib: lib.randint(-1, 3, (2,), dtype=lib.uint8),
+    "bool beyond": lambda lib: lib.randint(0, 3, (2,), dtype=lib.bool),
+    "float16 beyond": lambda lib: lib.randint(0, 2**17, (2,), dtype=lib.float16),
+    "rand of ints": lambda lib: lib.rand(2, dtype=lib.int64),
+    "randn of ints": lambda lib: lib.randn(2, dtype=lib.int64),
+    "uniform_ beyond": lambda lib: lib.zeros(3, dtype=lib.float16).uniform_(0, 1e6),
+    "permutation of -1": lambda lib: lib.randperm(-1),
+}
+
+
+@pytest.mark.parametrize("draw", DRAWS_REFUSED.values(), ids=DRAWS_REFUSED.keys())
+def test_draws_that_a_dtype_cannot_hold_are_refused_as_in_pytorch(draw):
+    assert [outcome(draw, lib) for lib in (minires, torch)] == ["refused", "refused"]

@@ -233,7 +233,8 @@ def arange(
 ) -> Tensor:
     """Return start, start + step, ... up to but not including end; integers give int64.
 
-    ``arange(end)`` starts at 0. In int64 the fractions of start, end and step are cut off first.
+    ``arange(end)`` starts at 0. For integers the fractions of start and step are cut off once the steps are counted, in
+    int64 before.
 
     Raises
     ------
@@ -256,10 +257,15 @@ def arange(
     if wanted.kind == "b":
         raise RuntimeError("arange counts, which booleans cannot: choose another dtype")
     if wanted == np.int64:
-        first, last, stride = int(first), int(last), int(stride)
+        first, last, stride = (stored_number("arange", value, wanted) for value in (first, last, stride))
     if stride == 0 or (last - first) * stride < 0:
         raise RuntimeError(f"arange from {first} to {last} with step {stride} has no end: check the sign of step")
-    return Tensor(module_for(device).arange(first, last, stride).astype(wanted), requires_grad)
+    whole = isinstance(last - first, int) and isinstance(stride, int)
+    count = -((first - last) // stride) if whole else math.ceil((last - first) / stride)
+    if wanted.kind in "iu":
+        first, stride = int(first), int(stride)
+    places = module_for(device).arange(count)
+    return Tensor((first + places * stride).astype(wanted), requires_grad)
 
 
 def linspace(
@@ -281,7 +287,7 @@ def linspace(
     with np.errstate(all="ignore"):
         step = np.float64(last - first) / max(count - 1, 1)
         from_start, from_end = first + places * step, last - (count - 1 - places) * step
-        values = module_for(device).where(places < count - count // 2, from_start, from_end)  # both limits are exact
+        values = module_for(device).where(places < max(count // 2, 1), from_start, from_end)  # both limits are exact
         return Tensor(values.astype(wanted), requires_grad)
 
 
