@@ -49,6 +49,7 @@ WRITTEN_OTHERWISE = {
     # These PyTorch takes by position only.
     "set_default_dtype": {"d": "dtype"},
     "set_num_threads": {"int": "threads"},
+    "from_numpy": {"ndarray": "array"},
 }
 
 
@@ -167,6 +168,7 @@ CALLS: dict[str, Callable] = {
     "topk, axis": lambda lib, x: lib.topk(x, k=1, axis=0)[1],
     "chunk, axis": lambda lib, x: lib.chunk(x, 2, axis=1)[1],
     "narrow, axis": lambda lib, x: lib.narrow(x, axis=1, start=1, length=2),
+    "where": lambda lib, x: lib.where(x > 0)[1],
     "keepdims": lambda lib, x: lib.sum(x, 1, keepdims=True),
     "zeros": lambda lib, x: lib.zeros(size=(2, 3), dtype=lib.float64, requires_grad=True),
     "full": lambda lib, x: lib.full(size=(2,), fill_value=3),

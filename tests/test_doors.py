@@ -285,6 +285,16 @@ def test_numbers_that_meet_a_tensor_are_taken_as_in_pytorch(name, dtype):
             raise AssertionError(f"{dtype} {name} {number!r}: {error}") from error
 
 
+@pytest.mark.parametrize("name", [name for name in MEETINGS if not name.startswith(("pow", "rpow", "full"))])
+def test_numbers_that_meet_bfloat16_are_taken_as_in_pytorch(name):
+    for number in (2, -1, 2.5, np.float64(2.5), np.int64(3)):
+
+        def make(lib, number=number):
+            return MEETINGS[name](lib, lib.tensor([-2.5, 1.0, 3.0], dtype=lib.bfloat16), number).to(lib.float32)
+
+        assert_same(*(outcome(make, lib) for lib in (minires, torch)), tolerance=1e-2)
+
+
 def test_an_operand_beyond_64_bits_is_refused():
     for number in (2**64, -(2**70)):
         with pytest.raises(OverflowError, match="64 bits"):

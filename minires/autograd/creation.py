@@ -150,7 +150,7 @@ def as_tensor(data: Any, dtype: Any = None, device: DeviceLike = None) -> Tensor
     return tensor(data, dtype, device)
 
 
-def from_numpy(ndarray: np.ndarray) -> Tensor:
+def from_numpy(array: np.ndarray) -> Tensor:
     """Wrap a NumPy array without copying: changes of one are seen in the other.
 
     Of a matrix, a masked array or another subclass the plain array is wrapped, without its mask.
@@ -160,9 +160,9 @@ def from_numpy(ndarray: np.ndarray) -> Tensor:
     TypeError
         If it is no NumPy array of booleans, integers or floats of up to 64 bits, in the byte order of this machine.
     """
-    if not isinstance(ndarray, np.ndarray):
-        raise TypeError(f"from_numpy needs a NumPy array, got {type(ndarray).__name__}: use minires.tensor")
-    return Tensor(ndarray)
+    if not isinstance(array, np.ndarray):
+        raise TypeError(f"from_numpy needs a NumPy array, got {type(array).__name__}: use minires.tensor")
+    return Tensor(array)
 
 
 def _shape(size: tuple) -> tuple[int, ...]:

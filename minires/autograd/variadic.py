@@ -33,7 +33,7 @@ def takes_sequence(name: str, after: int = 0) -> Callable[[AnyFunction], AnyFunc
                 args = (*args, *(options.pop(other) for other in leading[len(args) :]), options.pop(name))
             return function(*args, **options)
 
-        named.aliases = (name,)  # type: ignore[attr-defined] - for those who ask by which names it takes arguments
+        named.aliases = (name,)  # type: ignore[attr-defined]  # for those who ask by which names it takes arguments
         return cast(AnyFunction, named)
 
     return decorate

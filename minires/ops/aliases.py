@@ -29,7 +29,7 @@ def takes_names(**aliases: str) -> Callable[[AnyFunction], AnyFunction]:
                 options[aliases[alias]] = options.pop(alias)
             return function(*args, **options)
 
-        renaming.aliases = aliases  # type: ignore[attr-defined] - for those who ask which there are
+        renaming.aliases = aliases  # type: ignore[attr-defined]  # for those who ask which there are
         return cast(AnyFunction, renaming)
 
     return decorate

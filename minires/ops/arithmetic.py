@@ -13,7 +13,7 @@ import numpy as np
 from minires.autograd import Function, Tensor
 from minires.autograd.creation import number_dtype
 from minires.device import array_module
-from minires.dtypes import is_floating, is_higher_kind, stored_number, wrapped_number
+from minires.dtypes import is_floating, is_higher_kind, python_number, stored_number, wrapped_number
 from minires.ops.autocast import computes_in_float32
 from minires.ops.broadcast import sum_to
 from minires.ops.pointwise import log
@@ -172,8 +172,9 @@ def _scaled(name: str, input: Any, other: Any, alpha: float) -> tuple:
         raise RuntimeError(f"{name}: alpha must be an integer for integer operands, got {alpha}")
     if kind.kind == "b" and dtype.kind != "b":
         raise RuntimeError(f"{name}: alpha can be a boolean only for booleans, got {alpha} for {dtype}")
-    factor = stored_number(f"{name} (alpha)", alpha, dtype)
-    return a, (mul(b, factor) if isinstance(b, Tensor) else wrapped_number(b * factor, dtype))
+    stored_number(f"{name} (alpha)", alpha, dtype)  # or is refused
+    factor = bool(alpha) if dtype.kind == "b" else python_number(alpha)
+    return a, (mul(b, factor) if isinstance(b, Tensor) else wrapped_number(python_number(other) * factor, dtype))
 
 
 def add(input: Any, other: Any, *, alpha: float = 1) -> Tensor:
@@ -227,7 +228,7 @@ def div(input: Any, other: Any, *, rounding_mode: str | None = None) -> Tensor:
     if rounding_mode not in ("floor", "trunc"):
         raise RuntimeError(f'div: rounding_mode must be None, "floor" or "trunc", got {rounding_mode!r}')
     a, b = matched("div", input, other)
-    _check_whole_division("div", a, b)
+    _check_whole_division("div", result_type(input, other), b)
     return RoundedDiv(rounding_mode)(a, b)
 
 
@@ -245,7 +246,7 @@ def remainder(input: Any, other: Any) -> Tensor:
         If the shapes do not broadcast, or for the remainder of an integer by 0.
     """
     a, b = matched("remainder", input, other)
-    _check_whole_division("remainder", a, b)
+    _check_whole_division("remainder", result_type(input, other), b)
     return Remainder()(a, b)
 
 
@@ -296,9 +297,8 @@ def _refuse_booleans(operation: str, input: Any) -> None:
         raise RuntimeError(f"{operation} is not defined for booleans: use ~ or != instead")
 
 
-def _check_whole_division(name: str, dividend: Any, divisor: Any) -> None:
+def _check_whole_division(name: str, dtype: np.dtype, divisor: Any) -> None:
     """Integers know no infinity, and booleans no quotient."""
-    dtype = result_type(dividend, divisor)
     if is_floating(dtype):
         return
     if dtype.kind == "b":

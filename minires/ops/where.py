@@ -9,6 +9,7 @@ from minires.device import Array, array_module
 from minires.dtypes import stored_number
 from minires.ops.broadcast import check_broadcast, sum_to
 from minires.ops.cast import cast
+from minires.ops.indexing import nonzero
 from minires.ops.promotion import promote, result_type
 
 
@@ -33,14 +34,18 @@ def only_where(condition: Array, input: Tensor) -> Tensor:
     return Where(condition)(input, 0.0)
 
 
-def where(condition: Tensor, input: Any, other: Any) -> Tensor:
+def where(condition: Tensor, input: Any = None, other: Any = None) -> Any:
     """Return ``input`` where ``condition`` holds and ``other`` elsewhere, all three broadcast together.
+
+    With the condition alone, return where it holds: one Tensor of indices for each axis.
 
     Raises
     ------
     RuntimeError
         If the condition is not boolean, the shapes do not broadcast, or a number does not fit into the other's dtype.
     """
+    if input is None and other is None:
+        return nonzero(condition, as_tuple=True)
     _check_boolean("where", condition)
     check_broadcast("where", condition, input, other)
     a, b = promote(input, other, stored_by="where")
