@@ -61,7 +61,7 @@ REFUSED = {
     *(("adaptive_avg_pool2d", 1), ("adaptive_avg_pool2d", 2), ("adaptive_avg_pool2d", 3)),
 }
 # PyTorch refuses these at a length of 0 in the batch or the channels; here they are empty.
-TAKEN = ("pad_reflect", "pad_replicate", "adaptive_avg_pool2d")
+TAKEN = ("pad_reflect", "pad_replicate", "pad_that_crops", "adaptive_avg_pool2d")
 
 
 def attempt(run: Callable, *arguments: Any) -> Any:
