@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import minires
 import minires.nn.functional as F
@@ -159,6 +160,13 @@ def test_what_pytorch_takes_and_minires_cannot_is_refused_at_the_door():
             minires.tensor(data)
     with pytest.raises(TypeError, match="complex"):
         minires.from_numpy(np.ones(2, complex))
+
+
+def test_pictures_and_tensors_of_pytorch_come_in_as_arrays():
+    picture = Image.fromarray(np.arange(6, dtype=np.uint8).reshape(2, 3))
+    assert minires.tensor(picture).tolist() == [[0, 1, 2], [3, 4, 5]]
+    assert minires.tensor(picture).dtype == np.uint8
+    assert minires.tensor(torch.ones(2, dtype=torch.float16)).dtype == np.float16
 
 
 def test_a_byte_order_is_refused_with_the_remedy():

@@ -129,7 +129,7 @@ def _numbers(data: Any, dtypes: set[np.dtype]) -> Any:
     if type(data) in _PYTHON_NUMBERS:
         dtypes.add(number_dtype(data))
         return data
-    if isinstance(data, np.generic) or hasattr(data, "__array__"):
+    if isinstance(data, np.generic) or hasattr(data, "__array__") or hasattr(data, "__array_interface__"):
         found = np.asarray(data)
         dtypes.add(checked_dtype(found.dtype.newbyteorder("=")))  # it is copied, in whatever order its bytes are
         return found if found.ndim else found.item()
