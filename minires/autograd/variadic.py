@@ -49,6 +49,8 @@ def as_sequence(arguments: tuple) -> tuple[int, ...]:
     """
     if len(arguments) == 1 and isinstance(arguments[0], (tuple, list)):
         arguments = tuple(arguments[0])
+    if all([type(argument) is int for argument in arguments]):
+        return arguments
     for argument in arguments:
         if isinstance(argument, bool) or not hasattr(argument, "__index__"):
             raise TypeError(f"lengths and axes are integers, got {argument!r}")
