@@ -49,7 +49,7 @@ def as_sequence(arguments: tuple) -> tuple[int, ...]:
     """
     if len(arguments) == 1 and isinstance(arguments[0], (tuple, list)):
         arguments = tuple(arguments[0])
-    if all([type(argument) is int for argument in arguments]):
+    if set(map(type, arguments)) <= {int}:
         return arguments
     for argument in arguments:
         if isinstance(argument, bool) or not hasattr(argument, "__index__"):
