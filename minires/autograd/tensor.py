@@ -14,8 +14,8 @@ import numpy as np
 
 from minires.autograd.hooks import Hooks, RemovableHandle
 from minires.autograd.modes import state
-from minires.device import Array, Device, device_of, is_cuda_array
-from minires.dtypes import is_floating
+from minires.device import Array, Device, device_of, is_cuda_array, to_device
+from minires.dtypes import PLAIN_DTYPES, checked_dtype, is_floating
 
 if TYPE_CHECKING:  # the installed methods, for type checkers and editors only
     from minires.ops.tensor_methods import TensorMethods as _Methods
@@ -29,10 +29,23 @@ class Version:
     number = 0
 
 
+def _checked_array(array: Any) -> Array:
+    """Return an array that a Tensor can wrap: of numbers, and not of a subclass such as matrix or masked array."""
+    if not is_cuda_array(array):
+        if not isinstance(array, (np.ndarray, np.generic)):  # the latter is NumPy's 0-dimensional result
+            raise TypeError(
+                f"Tensor wraps a NumPy or CuPy array, got {type(array).__name__}: use minires.tensor(...) for others"
+            )
+        array = np.asarray(array)
+    checked_dtype(array.dtype)
+    return array
+
+
 class Tensor(_Methods):
     """An n-dimensional array with a gradient.
 
-    ``Tensor(array)`` wraps a NumPy or CuPy array without copying it; `minires.tensor` makes one from numbers.
+    ``Tensor(array)`` wraps a NumPy or CuPy array without copying it; `minires.tensor` makes one from numbers. It raises
+    TypeError for anything else, and for arrays of complex or other than real numbers.
 
     Attributes
     ----------
@@ -53,13 +66,8 @@ class Tensor(_Methods):
     _accumulate_hooks: Hooks | None = None
 
     def __init__(self, array: Array, requires_grad: bool = False):
-        if not isinstance(array, np.ndarray) and not is_cuda_array(array):
-            if not isinstance(array, np.generic):
-                raise TypeError(
-                    f"Tensor wraps a NumPy or CuPy array, got {type(array).__name__}: "
-                    "use minires.tensor(...) for others"
-                )
-            array = np.asarray(array)  # what NumPy makes of a 0-dimensional result
+        if type(array) is not np.ndarray or array.dtype not in PLAIN_DTYPES:
+            array = _checked_array(array)
         self.array = array
         self._version = Version()
         if requires_grad:
@@ -290,16 +298,18 @@ class Tensor(_Methods):
             state.on_read()
         return self.array
 
-    def numpy(self) -> np.ndarray:
-        """Return the array as NumPy, sharing memory.
+    def numpy(self, *, force: bool = False) -> np.ndarray:
+        """Return the array as NumPy, sharing memory; with ``force``, a copy where it lies on a GPU.
 
         Raises
         ------
         RuntimeError
-            If the Tensor requires a gradient.
+            If the Tensor requires a gradient, unless ``force``.
         TypeError
-            If it lies on a GPU.
+            If it lies on a GPU, unless ``force``.
         """
+        if force:
+            return to_device(self._read(), "cpu")
         if self._requires_grad:
             raise RuntimeError(
                 "numpy() would lose the graph of a Tensor that requires a gradient: use .detach().numpy()"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,14 +10,18 @@ import numpy as np
 from PIL import Image
 
 from minires.autograd import Tensor
+from minires.autograd.creation import from_numpy, tensor
 from minires.device import Array, array_module
+from minires.dtypes import promote_types
+from minires.ops.shape import stack
 
 
 def default_collate(items: Sequence[Any]) -> Any:
     """Make a batch of items, as ``torch.utils.data.default_collate`` does.
 
-    Tensors, arrays and numbers gain a first axis of length N and become one Tensor (a Python int int64, a float
-    float64); strings become a list; tuples, lists and mappings are gone into, so that a list of (image, label) becomes
+    Tensors, arrays and numbers gain a first axis of length N and become one Tensor. Its dtype is that to which those of
+    the items are promoted; Python floats are float64 where the first item is one, else of the default dtype, and ints
+    int64. Strings become a list; tuples, lists and mappings are gone into, so that a list of (image, label) becomes
     [images, labels]. Images that lie channels-last in memory still do in the batch.
 
     Raises
@@ -27,12 +32,15 @@ def default_collate(items: Sequence[Any]) -> Any:
         If shapes or lengths differ.
     """
     first = items[0]
-    if isinstance(first, Tensor):
-        return Tensor(_stack([item.array for item in items]))
-    if isinstance(first, np.ndarray) and first.dtype.kind in "biuf":
-        return Tensor(_stack(items))
-    if isinstance(first, bool | int | float | np.number | np.bool_):
-        return Tensor(np.asarray(items, dtype=np.int64 if type(first) is int else None))
+    if isinstance(first, (Tensor, np.ndarray)):
+        tensors = [item if isinstance(item, Tensor) else _from_numpy(item) for item in items]
+        if any(item.requires_grad for item in tensors):
+            return stack(tensors)
+        return Tensor(_stacked([item.array for item in tensors]))
+    if isinstance(first, float) and not isinstance(first, np.generic):
+        return tensor(items, dtype=np.float64)
+    if isinstance(first, bool | int | np.number | np.bool_):
+        return tensor(items)
     if isinstance(first, str | bytes):
         return list(items)
     if isinstance(first, Mapping):
@@ -49,7 +57,13 @@ def default_collate(items: Sequence[Any]) -> Any:
     raise TypeError(f"cannot make a batch of {type(first).__name__}: {remedy}")
 
 
-def _stack(arrays: Sequence[Array]) -> Array:
+def _from_numpy(item: Any) -> Tensor:
+    if not isinstance(item, np.ndarray):
+        raise TypeError(f"cannot make a batch of arrays or Tensors and a {type(item).__name__}")
+    return from_numpy(item)
+
+
+def _stacked(arrays: Sequence[Array]) -> Array:
     shapes = {array.shape for array in arrays}
     if len(shapes) != 1:
         found = " and ".join(str(shape) for shape in sorted(shapes)[:2])
@@ -58,6 +72,10 @@ def _stack(arrays: Sequence[Array]) -> Array:
             "Resize((height, width)), CenterCrop or RandomResizedCrop"
         )
     xp = array_module(arrays[0])
+    dtypes = {array.dtype for array in arrays}
+    if len(dtypes) != 1:
+        common = functools.reduce(promote_types, dtypes)
+        arrays = [array.astype(common) for array in arrays]
     if arrays[0].ndim == 3 and arrays[0].transpose(1, 2, 0).flags.c_contiguous:
         return xp.stack([array.transpose(1, 2, 0) for array in arrays]).transpose(0, 3, 1, 2)
     return xp.stack(arrays)

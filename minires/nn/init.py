@@ -100,10 +100,10 @@ def kaiming_uniform_(tensor: Tensor, a: float = 0.0, mode: str = "fan_in", nonli
 
 def xavier_normal_(tensor: Tensor, gain: float = 1.0) -> Tensor:
     """Fill with N(0, 2 gain^2 / (fan_in + fan_out)) (Glorot and Bengio 2010)."""
-    return normal_(tensor, 0.0, gain * math.sqrt(2.0 / sum(fan_in_and_fan_out(tensor))))
+    return normal_(tensor, 0.0, gain * math.sqrt(2.0 / max(sum(fan_in_and_fan_out(tensor)), 1)))
 
 
 def xavier_uniform_(tensor: Tensor, gain: float = 1.0) -> Tensor:
     """Fill with the uniform distribution of the same variance as `xavier_normal_` (Glorot and Bengio 2010, eq. 16)."""
-    bound = gain * math.sqrt(6.0 / sum(fan_in_and_fan_out(tensor)))
+    bound = gain * math.sqrt(6.0 / max(sum(fan_in_and_fan_out(tensor)), 1))
     return uniform_(tensor, -bound, bound)

@@ -1,4 +1,4 @@
-"""NumPy's name for an option that PyTorch calls otherwise."""
+"""Other names of arguments: NumPy's, and those that PyTorch gives one function in one place and not in another."""
 
 from __future__ import annotations
 
@@ -9,22 +9,30 @@ from typing import Any, TypeVar, cast
 AnyFunction = TypeVar("AnyFunction", bound=Callable[..., Any])
 
 
-def takes_axis(function: AnyFunction) -> AnyFunction:
-    """Let ``axis=`` stand for ``dim=`` when the function is called, as PyTorch does.
+def takes_names(**aliases: str) -> Callable[[AnyFunction], AnyFunction]:
+    """Let each keyword stand for the argument that it is set to, when the function is called.
 
     Raises
     ------
     TypeError
-        At a call that gives both.
+        At a call that gives an argument by both of its names.
     """
-    name = function.__name__
 
-    @functools.wraps(function)
-    def renaming(*args: Any, **options: Any) -> Any:
-        if "axis" in options:
-            if "dim" in options:
-                raise TypeError(f"{name}: axis and dim say the same: give one of them")
-            options["dim"] = options.pop("axis")
-        return function(*args, **options)
+    def decorate(function: AnyFunction) -> AnyFunction:
+        name = function.__name__
 
-    return cast(AnyFunction, renaming)
+        @functools.wraps(function)
+        def renaming(*args: Any, **options: Any) -> Any:
+            for alias in aliases.keys() & options.keys():
+                if aliases[alias] in options:
+                    raise TypeError(f"{name}: {alias} and {aliases[alias]} say the same: give one of them")
+                options[aliases[alias]] = options.pop(alias)
+            return function(*args, **options)
+
+        renaming.aliases = aliases  # type: ignore[attr-defined]  # for those who ask which there are
+        return cast(AnyFunction, renaming)
+
+    return decorate
+
+
+takes_axis = takes_names(axis="dim", keepdims="keepdim")

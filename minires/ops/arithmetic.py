@@ -8,8 +8,12 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
+
 from minires.autograd import Function, Tensor
-from minires.dtypes import is_floating
+from minires.autograd.creation import number_dtype
+from minires.device import array_module
+from minires.dtypes import is_floating, is_higher_kind, python_number, stored_number, wrapped_number
 from minires.ops.autocast import computes_in_float32
 from minires.ops.broadcast import sum_to
 from minires.ops.pointwise import log
@@ -111,6 +115,11 @@ class Neg(Function):
         return -dy
 
 
+def _is_whole(a: Any, b: Any) -> bool:
+    """Tell whether two operands, an array or both of one dtype, are integers."""
+    return (a if hasattr(a, "dtype") else b).dtype.kind in "iu"
+
+
 class RoundedDiv(Function):
     """y = a / b rounded towards -infinity ("floor") or 0 ("trunc"): constant between its steps, so dy vanishes."""
 
@@ -118,10 +127,13 @@ class RoundedDiv(Function):
         self.rounding_mode = rounding_mode
 
     def forward(self, a, b):
+        if self.rounding_mode == "floor":
+            return a // b
+        if not _is_whole(a, b):
+            y = a / b
+            return array_module(y).trunc(y)
         y = a // b
-        if self.rounding_mode == "trunc":
-            y = y + ((y < 0) & (y * b != a))  # one step back towards zero
-        return y
+        return y + ((y < 0) & (y * b != a))  # one step back towards zero
 
     def backward(self, dy):
         return tuple(
@@ -135,7 +147,12 @@ class Remainder(Function):
 
     def forward(self, a, b):
         self.save(a if self.needs_grad[1] else None, b if self.needs_grad[1] else None)
-        return a % b
+        if _is_whole(a, b):
+            return a % b
+        a, b = (value if hasattr(value, "dtype") else float(value) for value in (a, b))
+        xp = array_module(a if hasattr(a, "dtype") else b)
+        rest = xp.fmod(a, b)  # of the sign of a, also where it is 0
+        return xp.where((rest != 0) & ((rest < 0) != (b < 0)), rest + b, rest)
 
     def backward(self, dy):
         a, b = self.saved
@@ -144,13 +161,20 @@ class Remainder(Function):
         return da, db
 
 
-def _scaled(name: str, input: Any, other: Any, alpha: float) -> Any:
-    """alpha * other, for ``input + alpha * other``."""
-    if alpha == 1:
-        return other
-    if isinstance(alpha, float) and not is_floating(result_type(input, other)):
+def _scaled(name: str, input: Any, other: Any, alpha: float) -> tuple:
+    """(input, alpha * other) with dtypes promoted."""
+    a, b = matched(name, input, other)
+    if type(alpha) is int and alpha == 1:
+        return a, b
+    dtype = result_type(input, other)
+    kind = number_dtype(alpha)
+    if is_higher_kind(kind, dtype) and (is_floating(kind) or dtype.kind != "b"):
         raise RuntimeError(f"{name}: alpha must be an integer for integer operands, got {alpha}")
-    return mul(other, alpha)
+    if kind.kind == "b" and dtype.kind != "b":
+        raise RuntimeError(f"{name}: alpha can be a boolean only for booleans, got {alpha} for {dtype}")
+    stored_number(f"{name} (alpha)", alpha, dtype)  # or is refused
+    factor = bool(alpha) if dtype.kind == "b" else python_number(alpha)
+    return a, (mul(b, factor) if isinstance(b, Tensor) else wrapped_number(python_number(other) * factor, dtype))
 
 
 def add(input: Any, other: Any, *, alpha: float = 1) -> Tensor:
@@ -161,7 +185,7 @@ def add(input: Any, other: Any, *, alpha: float = 1) -> Tensor:
     RuntimeError
         If the shapes do not broadcast.
     """
-    return Add()(*matched("add", input, _scaled("add", input, other, alpha)))
+    return Add()(*_scaled("add", input, other, alpha))
 
 
 def sub(input: Any, other: Any, *, alpha: float = 1) -> Tensor:
@@ -173,9 +197,8 @@ def sub(input: Any, other: Any, *, alpha: float = 1) -> Tensor:
         If the shapes do not broadcast, or for booleans: use ``^`` or logical operations for those.
     """
     for operand in (input, other):
-        if isinstance(operand, Tensor):
-            _refuse_booleans("subtraction", operand)
-    return Sub()(*matched("sub", input, _scaled("sub", input, other, alpha)))
+        _refuse_booleans("subtraction", operand)
+    return Sub()(*_scaled("sub", input, other, alpha))
 
 
 def mul(input: Any, other: Any) -> Tensor:
@@ -205,7 +228,7 @@ def div(input: Any, other: Any, *, rounding_mode: str | None = None) -> Tensor:
     if rounding_mode not in ("floor", "trunc"):
         raise RuntimeError(f'div: rounding_mode must be None, "floor" or "trunc", got {rounding_mode!r}')
     a, b = matched("div", input, other)
-    _refuse_zero("div", a, b)
+    _check_whole_division("div", result_type(input, other), b)
     return RoundedDiv(rounding_mode)(a, b)
 
 
@@ -223,7 +246,7 @@ def remainder(input: Any, other: Any) -> Tensor:
         If the shapes do not broadcast, or for the remainder of an integer by 0.
     """
     a, b = matched("remainder", input, other)
-    _refuse_zero("remainder", a, b)
+    _check_whole_division("remainder", result_type(input, other), b)
     return Remainder()(a, b)
 
 
@@ -234,15 +257,27 @@ def pow(input: Any, exponent: Any) -> Tensor:
     Raises
     ------
     RuntimeError
-        If the shapes do not broadcast, for an integer Tensor to a negative integer power, or for two booleans.
+        If the shapes do not broadcast, for two booleans, or for an integer Tensor to a number that is negative or does
+        not fit into its dtype. (To negative elements of a Tensor, integers other than 1 and -1 give 0.)
     """
-    a, b = matched("pow", input, exponent)
     dtype = result_type(input, exponent)
     if dtype.kind == "b":
         raise RuntimeError("pow is not defined for booleans: convert with .int() first")
-    if not is_floating(dtype) and bool((b.array < 0).any() if isinstance(b, Tensor) else b < 0):
-        raise RuntimeError(f"integers to a negative power ({exponent}) are not integers: convert with .float() first")
-    return Pow()(a, b)
+    a, b = matched("pow", input, exponent)
+    if is_floating(dtype):
+        return Pow()(a, b)
+    if not isinstance(b, Tensor):
+        if exponent < 0:
+            raise RuntimeError(f"integers to a negative power ({exponent}) are no integers: use .float() first")
+        return Pow()(a, stored_number("pow", exponent, dtype))
+    negative = b < 0
+    power = Pow()(a, b.clamp(min=0))
+    if not bool(negative.any()):
+        return power
+    # What is left of 1 / a ** -b without its fraction: that of 1 and -1, all others vanish.
+    base = a if isinstance(a, Tensor) else b * 0 + a
+    unit = (base == 1) | (base == -1)
+    return where(negative, where(unit, where(b % 2 == 0, 1, base), 0), power)
 
 
 def neg(input: Tensor) -> Tensor:
@@ -257,15 +292,17 @@ def neg(input: Tensor) -> Tensor:
     return Neg()(input)
 
 
-def _refuse_booleans(operation: str, input: Tensor) -> None:
-    if input.array.dtype.kind == "b":
-        raise RuntimeError(f"{operation} is not defined for boolean Tensors: use ~ or != instead")
+def _refuse_booleans(operation: str, input: Any) -> None:
+    if input.array.dtype.kind == "b" if isinstance(input, Tensor) else isinstance(input, (bool, np.bool_)):
+        raise RuntimeError(f"{operation} is not defined for booleans: use ~ or != instead")
 
 
-def _refuse_zero(name: str, dividend: Any, divisor: Any) -> None:
-    """Integers know no infinity."""
-    if is_floating(result_type(dividend, divisor)):
+def _check_whole_division(name: str, dtype: np.dtype, divisor: Any) -> None:
+    """Integers know no infinity, and booleans no quotient."""
+    if is_floating(dtype):
         return
+    if dtype.kind == "b":
+        raise RuntimeError(f"{name} with rounding is not defined for booleans: convert with .int() first")
     zero = bool((divisor.array == 0).any()) if isinstance(divisor, Tensor) else divisor == 0
     if zero:
         raise RuntimeError(f"{name}: an integer was to be divided by 0: check the divisor, or convert with .float()")

@@ -144,7 +144,7 @@ def batch_norm(
         function.copied = running_mean, running_var
     out = function(input, weight, bias, residual if is_fused() else None)
     if training and running_mean is not None and running_var is not None and not is_recomputing():
-        n = input.numel() // input.shape[1]
+        n = input.numel() // max(input.shape[1], 1)
         if n == 0:  # an empty batch has no statistics: those of the batches before stand
             momentum, n = 0.0, 2
         for running, batch in ((running_mean, function.mean), (running_var, function.var * (n / (n - 1)))):
@@ -184,7 +184,7 @@ def _check(input, running_mean, running_var, weight, bias, training, eps, residu
         )
     if (running_mean is None) != (running_var is None):
         raise RuntimeError("batch_norm needs both of running_mean and running_var, or neither")
-    if training and input.numel() == channels:
+    if training and input.numel() == channels > 0:
         raise ValueError(
             f"batch_norm in training needs more than one value per channel, got input shape {input.shape}: "
             "use a larger batch, or model.eval()"

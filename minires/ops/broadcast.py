@@ -43,15 +43,17 @@ def summed(x: Array, axes: tuple[int, ...], keepdims: bool) -> Array:
     return total if keepdims else total.squeeze(axes)
 
 
-def broadcast_to(input: Tensor, shape: Shape) -> Tensor:
+def broadcast_to(input: Tensor, shape: Shape = (), *, size: Shape | None = None) -> Tensor:
     """Return ``input`` stretched to ``shape`` by NumPy's rules, as a read-only view; itself if it has that shape.
+
+    ``size`` is PyTorch's name for the shape.
 
     Raises
     ------
     RuntimeError
         If an axis of ``input`` has neither the length asked for nor length 1.
     """
-    shape = tuple(shape)
+    shape = tuple(shape if size is None else size)
     if input.shape == shape:
         return input
     check_shapes_broadcast("broadcast_to", input.shape, shape)

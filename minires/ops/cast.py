@@ -64,6 +64,7 @@ def to(
     dtype: Any = None,
     non_blocking: bool = False,
     copy: bool = False,
+    tensor: Tensor | None = None,
 ) -> Tensor:
     """Return ``input`` on a device and in a dtype, given by position or name; a Tensor as target lends both of its own.
 
@@ -76,7 +77,7 @@ def to(
     TypeError, ValueError
         If a target is neither a device, a dtype nor a Tensor.
     """
-    for argument in target:
+    for argument in target if tensor is None else (*target, tensor):
         if isinstance(argument, Tensor):
             device, dtype = argument.device, argument.dtype
         elif isinstance(argument, Device) or (isinstance(argument, str) and argument.startswith(("cpu", "cuda"))):
@@ -91,7 +92,7 @@ def to(
     return result.clone() if copy and result is input else result
 
 
-def type_(input: Tensor, dtype: Any = None) -> Any:
+def type_(input: Tensor, dtype: Any = None, non_blocking: bool = False) -> Any:
     """Return ``input`` in ``dtype``, or without one the name of its type, such as "minires.FloatTensor".
 
     Raises
@@ -123,7 +124,7 @@ def cpu(input: Tensor) -> Tensor:
     return to(input, device="cpu")
 
 
-def cuda(input: Tensor, device: Any = None) -> Tensor:
+def cuda(input: Tensor, device: Any = None, non_blocking: bool = False) -> Tensor:
     """Return ``input`` on a GPU, the first unless told otherwise.
 
     Raises

@@ -74,12 +74,12 @@ def clamp(input: Tensor, min: Any = None, max: Any = None) -> Tensor:
     Raises
     ------
     RuntimeError
-        If both limits are None or the shapes do not broadcast.
+        If both limits are None, the shapes do not broadcast, or a limit does not fit into the dtype.
     """
     limits = [limit for limit in (min, max) if limit is not None]
     if not limits:
         raise RuntimeError("clamp needs min, max or both, got neither")
-    input, *limits = matched("clamp", input, *limits)
+    input, *limits = matched("clamp", input, *limits, stores=True)
     low = None if min is None else limits[0]
     high = None if max is None else limits[-1]
     return Clamp()(input, low, high)

@@ -297,7 +297,7 @@ def _probability_loss(
     axis = min(input.ndim - 1, 1)
     classes = input.shape[axis]
     if smoothing:
-        target = target * (1 - smoothing) + smoothing / classes
+        target = target * (1 - smoothing) + smoothing / max(classes, 1)
     loss = -log_softmax(input, axis) * target
     if weight is not None:
         if weight.shape != (classes,):
@@ -325,6 +325,11 @@ def _class_loss(
         input, target = input.reshape(1, *input.shape), target.reshape(1)
     if not is_capturing():  # nothing can be read then; GraphedStep checks what it runs as written
         _check_range(name, target.array, input.shape[1], ignore_index)
+    if not input.shape[1]:  # no position has a class: each is ignored, or there is none
+        loss = input.sum(1)
+        if reduction == "none":
+            return loss.reshape(()) if unbatched else loss
+        return loss.sum() if reduction == "sum" else loss.sum() / 0.0
     weight_array = None if weight is None else weight.array
     if function is CrossEntropy and hasattr(kernels_for(input.array), "cross_entropy"):
         loss = FusedCrossEntropy(target.array, weight_array, ignore_index, reduction, *smoothing)(input)

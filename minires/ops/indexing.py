@@ -13,6 +13,7 @@ import numpy as np
 
 from minires.autograd import Function, Tensor
 from minires.device import Array, array_module, is_cuda_array, to_device
+from minires.ops.aliases import takes_axis
 from minires.ops.axes import normalized_axis
 
 
@@ -117,8 +118,12 @@ def _part(part: Any, input: Tensor) -> Any:
         return slice(*bounds)
     if isinstance(part, Tensor):
         part = part.array if part.ndim else part._read()
-    if isinstance(part, (list, tuple, range)):
-        part = _index_list(part)
+        if not part.ndim and part.dtype.kind in "iu":
+            part = part.astype(np.int64) if part.dtype != np.uint8 else part
+    elif isinstance(part, (list, tuple, range, np.ndarray)):
+        part = _index_list(part) if not isinstance(part, np.ndarray) else part
+        if part.dtype.kind in "iu" and part.dtype.isnative and part.dtype != np.uint8:
+            part = part.astype(np.int64)
     if isinstance(part, (bool, np.bool_)):
         part = np.asarray(part)
     if not isinstance(part, np.ndarray) and not is_cuda_array(part):
@@ -184,13 +189,16 @@ def take_along(input: Tensor, indices: Array, axis: int, once: bool = False) -> 
     return GetItem(_grid(array_module(indices), indices, axis), once or indices.shape[axis] == 1)(input)
 
 
-def gather(input: Tensor, dim: int, index: Tensor) -> Tensor:
+@takes_axis
+def gather(input: Tensor, dim: int, index: Tensor, *, sparse_grad: bool = False) -> Tensor:
     """Return y of the shape of ``index`` with y[i, j, k] = input[i, index[i, j, k], k], here for ``dim`` = 1 of 3.
+
+    ``sparse_grad`` is accepted for PyTorch's sake: gradients are dense.
 
     Raises
     ------
     RuntimeError
-        If index is not int64, its shape does not fit, or (on the CPU) an index is out of range.
+        If index is neither int64 nor int32, its shape does not fit, or (on the CPU) an index is out of range.
     IndexError
         If ``dim`` is out of range.
     """
@@ -199,13 +207,14 @@ def gather(input: Tensor, dim: int, index: Tensor) -> Tensor:
     return take_along(input, index.array, axis)
 
 
+@takes_axis
 def scatter_add(input: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
     """Return ``input`` with src[i, j, k] added at [i, index[i, j, k], k], here for ``dim`` = 1 of 3 axes.
 
     Raises
     ------
     RuntimeError
-        If index is not int64, shapes or dtypes do not fit, or (on the CPU) an index is out of range.
+        If index is neither int64 nor int32, shapes or dtypes do not fit, or (on the CPU) an index is out of range.
     IndexError
         If ``dim`` is out of range.
     """
@@ -223,8 +232,8 @@ def scatter_add(input: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
 
 
 def _check_index(name: str, input: Tensor, axis: int, index: Tensor) -> None:
-    if index.dtype != np.int64:
-        raise RuntimeError(f"{name} needs an int64 index, got {index.dtype}: convert with .long()")
+    if index.dtype not in (np.int64, np.int32):
+        raise RuntimeError(f"{name} needs an index of int64 or int32, got {index.dtype}: convert with .long()")
     fits = index.ndim == input.ndim and all(
         i <= n or a == axis for a, (i, n) in enumerate(zip(index.shape, input.shape, strict=True))
     )

@@ -13,7 +13,10 @@ from typing import Any
 import numpy as np
 
 from minires.autograd import Tensor, is_grad_enabled
+from minires.autograd.creation import below
 from minires.device import Array, generator, to_device
+from minires.dtypes import stored_number
+from minires.ops.aliases import takes_names
 from minires.ops.arithmetic import add, div, mul, sub
 from minires.ops.broadcast import check_broadcast
 from minires.ops.clamp import clamp
@@ -79,17 +82,17 @@ def mul_(input: Tensor, other: Any) -> Tensor:
     return _store("mul_", mul, input, other)
 
 
-def div_(input: Tensor, other: Any) -> Tensor:
+def div_(input: Tensor, other: Any, *, rounding_mode: str | None = None) -> Tensor:
     """Divide by ``other`` in place.
 
     Raises
     ------
     RuntimeError
-        For integers: their quotients are floats.
+        For integers without a rounding mode: their quotients are floats.
     """
-    if not input.is_floating_point():
+    if not input.is_floating_point() and rounding_mode is None:
         raise RuntimeError(f"div_: quotients cannot be stored in a Tensor of {input.dtype}: convert with .float()")
-    return _store("div_", div, input, other)
+    return _store("div_", div, input, other, rounding_mode=rounding_mode)
 
 
 def _augmented(function: Callable, update: Callable) -> Callable[[Tensor, Any], Tensor]:
@@ -122,6 +125,7 @@ def fill_(input: Tensor, value: Any) -> Tensor:
     return _assign("fill_", input, value)
 
 
+@takes_names(other="source", src="source")
 def copy_(input: Tensor, source: Tensor, non_blocking: bool = False) -> Tensor:
     """Copy the elements of ``source``, broadcast, into the memory, dtype and device of ``input``."""
     if not isinstance(source, Tensor):
@@ -137,6 +141,8 @@ def _assign(name: str, input: Tensor, value: Any, index: Any = ...) -> Tensor:
         value = to_device(value.array, input.device)
     elif not isinstance(value, (bool, int, float, np.generic)):
         raise TypeError(f"{name}: only a number or a Tensor can be assigned, got {type(value).__name__}")
+    elif not input.is_floating_point():
+        value = stored_number(name, value, input.dtype)
     try:
         target[index] = value
     except ValueError as error:  # of shapes: the array library knows what the index selects
@@ -172,6 +178,7 @@ def normal_(input: Tensor, mean: float = 0.0, std: float = 1.0) -> Tensor:
     return input
 
 
+@takes_names(**{"from": "a", "to": "b"})
 def uniform_(input: Tensor, a: float = 0.0, b: float = 1.0) -> Tensor:
     """Fill with samples of the uniform distribution on [a, b) in place.
 
@@ -182,7 +189,8 @@ def uniform_(input: Tensor, a: float = 0.0, b: float = 1.0) -> Tensor:
     """
     if a > b:
         raise RuntimeError(f"uniform_: the lower limit {a} exceeds the upper limit {b}")
-    _random_target("uniform_", input)[...] = generator(input.device).random(input.shape) * (b - a) + a
+    samples = generator(input.device).random(input.shape) * (b - a) + a
+    _random_target("uniform_", input)[...] = below(samples, a, b, input.dtype)
     return input
 
 

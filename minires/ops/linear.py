@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from minires.autograd import Function, Tensor
 from minires.dtypes import wide_dtype
 from minires.kernels import kernels_for
@@ -18,9 +20,10 @@ class Linear(Function):
 
     def backward(self, dy):
         x, w = self.saved
-        rows = dy.reshape(-1, dy.shape[-1])  # every axis but the last is a batch axis
+        batch = math.prod(dy.shape[:-1])  # every axis but the last is a batch axis
+        rows = dy.reshape(batch, dy.shape[-1])
         dx = dy @ w if self.needs_grad[0] else None
-        dw = rows.transpose(0, 1) @ x.reshape(-1, x.shape[-1]) if self.needs_grad[1] else None
+        dw = rows.transpose(0, 1) @ x.reshape(batch, x.shape[-1]) if self.needs_grad[1] else None
         db = cast(rows.sum(0, dtype=wide_dtype(dy.dtype)), dy.dtype) if self.needs_grad[2] else None
         return dx, dw, db
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from minires.autograd import Function, Tensor
 from minires.device import array_module
+from minires.dtypes import stored_number
 
 Widths = tuple[tuple[int, int], ...]  # (before, after) of each axis
 
@@ -38,7 +39,8 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
 
     Parameters
     ----------
-    pad : widths (last axis before, after, second last before, after, ...); negative ones crop.
+    pad : widths (last axis before, after, second last before, after, ...); negative ones crop, in mode "circular"
+        before the rest is wrapped around.
     mode : "constant" on any axes; "reflect" (the edge itself not repeated), "replicate" (the edge repeated) or
         "circular" on the last 1, 2 or 3 axes, with one or two axes before them.
     value : the constant, 0 if left out; for mode "constant" only.
@@ -58,7 +60,8 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
     pairs = tuple(zip(flat[::2], flat[1::2], strict=True))
     widths = ((0, 0),) * (input.ndim - len(pairs)) + pairs[::-1]
     for length, (before, after) in zip(input.shape, widths, strict=True):
-        if length + before + after < 0 or -before > length or -after > length:
+        repeats_edges = mode in ("reflect", "replicate")  # which may lie beyond the other edge
+        if length + before + after < 0 or (max(-before, -after) > length and not repeats_edges):
             raise RuntimeError(f"pad: widths {flat} crop more of shape {input.shape} than there is")
     if mode == "constant":
         return _constant(input, widths, 0 if value is None else value)
@@ -71,6 +74,8 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
             f'pad: mode "{mode}" pads the last 1, 2 or 3 axes and leaves one or two before them, '
             f"got {len(flat)} widths for shape {input.shape}"
         )
+    if mode == "circular":
+        input, widths = _cropped(input, widths)
     for axis, (before, after) in enumerate(widths):
         if before or after:
             source = _SOURCES[mode](np.arange(-before, input.shape[axis] + after), input.shape[axis], (before, after))
@@ -79,10 +84,17 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
 
 
 def _constant(input: Tensor, widths: Widths, value: float) -> Tensor:
-    if min(min(pair) for pair in (*widths, (0, 0))) < 0:
-        input = input[tuple(slice(max(0, -b), n - max(0, -a)) for n, (b, a) in zip(input.shape, widths, strict=True))]
-        widths = tuple((max(0, before), max(0, after)) for before, after in widths)
-    return Pad(widths, input.dtype.type(value).item())(input) if any(map(any, widths)) else input.clone()
+    number = stored_number("pad", float(value), input.dtype)
+    input, widths = _cropped(input, widths)
+    return Pad(widths, number)(input) if any(map(any, widths)) else input.clone()
+
+
+def _cropped(input: Tensor, widths: Widths) -> tuple[Tensor, Widths]:
+    """Cut off what negative widths say, and return the others."""
+    if min(min(pair) for pair in (*widths, (0, 0))) >= 0:
+        return input, widths
+    input = input[tuple(slice(max(0, -b), n - max(0, -a)) for n, (b, a) in zip(input.shape, widths, strict=True))]
+    return input, tuple((max(0, before), max(0, after)) for before, after in widths)
 
 
 def _reflected(places: np.ndarray, length: int, widths: tuple[int, int]) -> np.ndarray:

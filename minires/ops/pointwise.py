@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import math
 
 from minires.autograd import Function, Tensor
@@ -284,9 +285,22 @@ def ceil(input: Tensor) -> Tensor:
     return _step("ceil", input)
 
 
-def round(input: Tensor) -> Tensor:
-    """Return the nearest integer of each element, halves going to the even one; the gradient is 0."""
-    return _step("rint", input)
+def round(input: Tensor, *, decimals: int = 0) -> Tensor:
+    """Return the nearest number with so many decimals to each element, halves going to the even one; the gradient is 0.
+
+    With the decimals -2 these are multiples of 100.
+
+    Raises
+    ------
+    RuntimeError
+        If integers are to have other than 0 decimals.
+    """
+    if not decimals:
+        return _step("rint", input)
+    if not input.is_floating_point():
+        raise RuntimeError(f"round: integers have no decimals, got decimals={decimals}: convert with .float() first")
+    power = 10.0 ** builtins.abs(decimals)
+    return Step("rint")(input * power) / power if decimals > 0 else Step("rint")(input / power) * power
 
 
 def trunc(input: Tensor) -> Tensor:

@@ -12,33 +12,17 @@ from typing import Any
 import numpy as np
 
 from minires.autograd import Tensor
-from minires.autograd.creation import get_default_dtype
-from minires.dtypes import is_floating, is_half
+from minires.autograd.creation import get_default_dtype, number_dtype
+from minires.dtypes import is_floating, is_half, is_higher_kind, promote_types, stored_number, wrapped_number
 from minires.ops.broadcast import check_broadcast
 from minires.ops.cast import cast
-
-_KINDS = {"b": 0, "u": 1, "i": 1, "f": 2, "V": 2}  # NumPy has bfloat16 among the kind "V"
 
 
 def _combine(a: np.dtype | None, b: np.dtype | None) -> np.dtype | None:
     """Promote among operands of equal weight."""
     if a is None or b is None:
         return b if a is None else a
-    if _KINDS[a.kind] != _KINDS[b.kind]:
-        return a if _KINDS[a.kind] > _KINDS[b.kind] else b
-    return np.dtype(np.float32) if a != b and is_half(a) and is_half(b) else np.promote_types(a, b)
-
-
-def _number_dtype(number: Any) -> np.dtype:
-    if isinstance(number, (bool, np.bool_)):
-        return np.dtype(bool)
-    if isinstance(number, (int, np.integer)):
-        return np.dtype(np.int64)
-    if isinstance(number, (float, np.floating)):
-        return get_default_dtype()
-    raise TypeError(
-        f"an operand must be a Tensor or a number, got {type(number).__name__}: wrap arrays with minires.from_numpy"
-    )
+    return promote_types(a, b)
 
 
 def result_type(*operands: Any) -> np.dtype:
@@ -54,21 +38,22 @@ def result_type(*operands: Any) -> np.dtype:
         if isinstance(operand, Tensor):
             weight, dtype = (0 if operand.ndim else 1), operand.dtype
         else:
-            weight, dtype = 2, _number_dtype(operand)
+            weight, dtype = 2, number_dtype(operand)
         by_weight[weight] = _combine(by_weight[weight], dtype)
     result: np.dtype | None = None
     for candidate in by_weight:  # heaviest first
-        if result is None or (candidate is not None and _KINDS[candidate.kind] > _KINDS[result.kind]):
+        if result is None or (candidate is not None and is_higher_kind(candidate, result)):
             result = candidate
     if result is None:
         raise TypeError("at least one operand is needed")
     return result
 
 
-def promote(*operands: Any, to_float: bool = False) -> tuple:
-    """Cast Tensors to their common dtype; Python numbers pass through, for they take on the array's dtype.
+def promote(*operands: Any, to_float: bool = False, stored_by: str | None = None) -> tuple:
+    """Cast Tensors to their common dtype, and make numbers such as that dtype can hold.
 
-    All but bfloat16, which NumPy does not know: there they are made numbers of it.
+    They stay Python's, and take on the array's dtype; except in bfloat16, which NumPy does not know. An int that
+    integers of the dtype cannot hold wraps around, or is refused where the operation ``stored_by`` stores it.
 
     ``to_float`` asks for a floating-point result even of integers, as division does.
 
@@ -76,35 +61,40 @@ def promote(*operands: Any, to_float: bool = False) -> tuple:
     ------
     TypeError
         If an operand is neither a Tensor nor a number.
+    RuntimeError
+        If a number to be stored does not fit.
     """
     dtype = result_type(*operands)
     if to_float and not is_floating(dtype):
         dtype = get_default_dtype()
-    number = dtype.type if dtype.kind == "V" else lambda operand: operand
     return tuple(
-        cast(operand, dtype)
-        if isinstance(operand, Tensor)
-        else number(operand.item())  # a NumPy scalar would impose its own dtype
-        if isinstance(operand, np.generic)
-        else number(operand)
+        cast(operand, dtype) if isinstance(operand, Tensor) else _number(operand, dtype, stored_by)
         for operand in operands
     )
 
 
-def matched(name: str, *operands: Any, to_float: bool = False) -> tuple:
+def _number(number: Any, dtype: np.dtype, stored_by: str | None) -> Any:
+    if stored_by is not None and not is_half(dtype):  # in 16 bits PyTorch lets -1e9 become -inf
+        number = stored_number(stored_by, number, dtype)
+    return wrapped_number(number, dtype)
+
+
+def matched(name: str, *operands: Any, to_float: bool = False, stores: bool = False) -> tuple:
     """Return the operands of the elementwise operation ``name`` with their shapes checked and their dtypes promoted.
+
+    ``stores`` says that numbers among them are stored, and must fit.
 
     Raises
     ------
     RuntimeError
-        If the shapes do not broadcast.
+        If the shapes do not broadcast, or a number to be stored does not fit.
     TypeError
         If an operand is neither a Tensor nor a number.
     """
     if _match_already(operands):
         return operands
     check_broadcast(name, *operands)
-    return promote(*operands, to_float=to_float)
+    return promote(*operands, to_float=to_float, stored_by=name if stores else None)
 
 
 def _match_already(operands: tuple) -> bool:

@@ -21,7 +21,7 @@ from minires.ops.broadcast import broadcast_to, summed
 from minires.ops.cast import cast
 from minires.ops.clamp import maximum, minimum
 from minires.ops.indexing import take_along
-from minires.ops.pointwise import sqrt
+from minires.ops.pointwise import sign, sqrt
 from minires.ops.promotion import check_floating
 from minires.ops.shape import cat
 from minires.ops.where import where
@@ -201,9 +201,15 @@ def std(
     return _sqrt_flat_at_zero(var(input, dim, unbiased, keepdim, correction=correction))
 
 
+@takes_axis
 @computes_in_float32
-def norm(input: Tensor, p: float | str = 2, dim: Dim = None, keepdim: bool = False) -> Tensor:
-    """Return the p-norm over ``dim`` for p = 1, 2 (or "fro") or infinity; the gradient at 0 is 0.
+def norm(
+    input: Tensor, p: float | str | None = 2, dim: Dim = None, keepdim: bool = False, *, dtype: Any = None
+) -> Tensor:
+    """Return the p-norm over ``dim``, (sum of |x|^p)^(1/p); the gradient at 0 is 0.
+
+    "fro" and None are 2. Infinity gives the largest absolute value, -infinity the smallest, 0 the number of elements
+    that are not 0. With ``dtype`` the elements are converted first.
 
     Raises
     ------
@@ -211,15 +217,31 @@ def norm(input: Tensor, p: float | str = 2, dim: Dim = None, keepdim: bool = Fal
         If the elements are not floating-point numbers.
     ValueError
         For another p.
+    IndexError
+        If ``dim`` is out of range, or has no elements and p is negative or infinite.
     """
     check_floating("norm", input)
-    if p in (2, "fro"):
+    if dtype is not None:
+        input = cast(input, dtype)
+    if p in (2, "fro", None):
         return _sqrt_flat_at_zero(sum(input * input, dim, keepdim))
+    if not isinstance(p, (int, float)):
+        raise ValueError(f'norm: p must be a number or "fro", got {p!r}')
     if p == 1:
         return sum(input.abs(), dim, keepdim)
     if p == math.inf:
         return amax(input.abs(), dim, keepdim)
-    raise ValueError(f'norm: p must be 1, 2, "fro" or infinity, got {p!r}')
+    if p == -math.inf:
+        return amin(input.abs(), dim, keepdim)
+    if p < 0:
+        _check_not_empty("norm", *_prepared("norm", input, dim, keepdim)[:2])
+    zero = input == 0
+    if p == 0:
+        return sum(where(zero, sign(input), 1.0), dim, keepdim)
+    powers = where(zero, 0.0 if p > 0 else math.inf, where(zero, 1.0, input.abs()) ** p)
+    total = sum(powers, dim, keepdim)
+    flat = (total == 0) & (p > 0)
+    return where(flat, 0.0, where(flat, 1.0, total) ** (1 / p))
 
 
 def _sqrt_flat_at_zero(input: Tensor) -> Tensor:

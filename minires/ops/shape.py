@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from minires.autograd import Function, Tensor
+from minires.autograd.variadic import as_sequence, takes_sequence
 from minires.device import array_module
 from minires.ops import broadcast
-from minires.ops.aliases import takes_axis
+from minires.ops.aliases import takes_axis, takes_names
 from minires.ops.axes import normalized_axes, normalized_axis
 from minires.ops.cast import cast
 from minires.ops.promotion import result_type
@@ -100,13 +101,7 @@ class Split(Function):
         return Cat(self.axis)(*dys)
 
 
-def _sizes(arguments: tuple) -> tuple[int, ...]:
-    """``reshape(2, 3)`` and ``reshape((2, 3))`` mean the same."""
-    if len(arguments) == 1 and isinstance(arguments[0], (tuple, list)):
-        arguments = tuple(arguments[0])
-    return tuple(operator.index(size) for size in arguments)
-
-
+@takes_sequence("shape", after=1)
 def reshape(input: Tensor, *shape: Any) -> Tensor:
     """Return the elements in another shape; one length may be -1 and is then worked out. A view where memory allows.
 
@@ -115,7 +110,7 @@ def reshape(input: Tensor, *shape: Any) -> Tensor:
     RuntimeError
         If the number of elements does not fit.
     """
-    sizes = _sizes(shape)
+    sizes = as_sequence(shape)
     known = 1
     for size in sizes:
         known *= size if size != -1 else 1
@@ -127,6 +122,7 @@ def reshape(input: Tensor, *shape: Any) -> Tensor:
     return input if sizes == input.shape else Reshape(sizes)(input)
 
 
+@takes_sequence("size", after=1)
 def view(input: Tensor, *shape: Any) -> Tensor:
     """Return the elements in another shape, as `reshape`.
 
@@ -193,6 +189,7 @@ def unsqueeze(input: Tensor, dim: int) -> Tensor:
     return reshape(input, (*input.shape[:axis], 1, *input.shape[axis:]))
 
 
+@takes_sequence("dims", after=1)
 def permute(input: Tensor, *dims: Any) -> Tensor:
     """Return a view with the axes in the order ``dims``.
 
@@ -203,7 +200,7 @@ def permute(input: Tensor, *dims: Any) -> Tensor:
     IndexError
         If an axis is out of range.
     """
-    named = _sizes(dims)
+    named = as_sequence(dims)
     if len(named) != input.ndim:
         raise RuntimeError(f"permute: {named} does not name each of the {input.ndim} axes of shape {input.shape}")
     axes = tuple(normalized_axis("permute", axis, input.ndim) for axis in named)
@@ -227,7 +224,7 @@ def transpose(input: Tensor, dim0: int, dim1: int) -> Tensor:
     return Permute(tuple(axes))(input)
 
 
-swapaxes = transpose
+swapaxes = takes_names(axis0="dim0", axis1="dim1")(transpose)
 
 
 def movedim(input: Tensor, source: Any, destination: Any) -> Tensor:
@@ -278,6 +275,7 @@ def matrix_transpose(input: Tensor) -> Tensor:
     return transpose(input, -2, -1)
 
 
+@takes_sequence("size", after=1)
 def expand(input: Tensor, *sizes: Any) -> Tensor:
     """Return a read-only view stretched along axes of length 1 and new leading axes; -1 keeps a length.
 
@@ -286,7 +284,7 @@ def expand(input: Tensor, *sizes: Any) -> Tensor:
     RuntimeError
         If a length other than 1 is to change, or there are fewer sizes than axes.
     """
-    wanted = _sizes(sizes)
+    wanted = as_sequence(sizes)
     added = len(wanted) - input.ndim
     if added < 0 or any(size == -1 for size in wanted[:added]) or min(wanted, default=0) < -1:
         raise RuntimeError(f"expand: shape {input.shape} cannot be stretched to {wanted}: -1 keeps an axis that exists")
@@ -294,6 +292,7 @@ def expand(input: Tensor, *sizes: Any) -> Tensor:
     return broadcast.broadcast_to(input, shape)
 
 
+@takes_sequence("repeats", after=1)
 def repeat(input: Tensor, *sizes: Any) -> Tensor:
     """Return a copy with the elements repeated ``sizes`` times along the axes; sizes in front make new axes.
 
@@ -302,7 +301,7 @@ def repeat(input: Tensor, *sizes: Any) -> Tensor:
     RuntimeError
         If there are fewer sizes than axes, or one is negative.
     """
-    times = _sizes(sizes)
+    times = as_sequence(sizes)
     added = len(times) - input.ndim
     if added < 0 or min(times, default=0) < 0:
         raise RuntimeError(
@@ -316,6 +315,7 @@ def repeat(input: Tensor, *sizes: Any) -> Tensor:
     return reshape(Clone("C")(tiled), [n * count for n, count in zip(lengths, times, strict=True)])
 
 
+@takes_sequence("dims", after=1)
 def flip(input: Tensor, *dims: Any) -> Tensor:
     """Return a copy with the axes ``dims`` in reverse.
 
@@ -326,7 +326,7 @@ def flip(input: Tensor, *dims: Any) -> Tensor:
     IndexError
         If an axis is out of range.
     """
-    axes = normalized_axes("flip", named, input.ndim) if (named := _sizes(dims)) else ()
+    axes = normalized_axes("flip", named, input.ndim) if (named := as_sequence(dims)) else ()
     return Flip(axes)(input)
 
 
@@ -353,6 +353,7 @@ def is_contiguous(input: Tensor) -> bool:
     return bool(input.array.flags.c_contiguous)
 
 
+@takes_axis
 def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     """Return the Tensors joined along an existing axis; dtypes are promoted.
 
@@ -369,10 +370,11 @@ def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     if any(not tensor.ndim for tensor in tensors):
         raise RuntimeError("cat joins along an existing axis, and a 0-dimensional Tensor has none: use stack")
     dtype = result_type(*tensors)
-    tensors = [tensor for tensor in tensors if tensor.shape != (0,)] or tensors[:1]  # PyTorch lets (0,) join anything
-    first = tensors[0]
+    first = next((tensor for tensor in tensors if tensor.shape != (0,)), tensors[0])
     axis = normalized_axis("cat", dim, first.ndim)
-    for tensor in tensors[1:]:
+    nothing = (*first.shape[:axis], 0, *first.shape[axis + 1 :])
+    tensors = [reshape(tensor, nothing) if tensor.shape == (0,) else tensor for tensor in tensors]  # joins anything
+    for tensor in tensors:
         others = [(*shape[:axis], *shape[axis + 1 :]) for shape in (first.shape, tensor.shape)]
         if tensor.ndim != first.ndim or others[0] != others[1]:
             raise RuntimeError(f"cat: shapes {first.shape} and {tensor.shape} may differ only along dim {dim}")
@@ -382,6 +384,7 @@ def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
 concat = cat
 
 
+@takes_axis
 def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     """Return Tensors of equal shape joined along a new axis.
 
@@ -413,6 +416,7 @@ def _tensors(name: str, tensors: Any) -> list[Tensor]:
     return list(tensors)
 
 
+@takes_names(tensor="input", split_size="split_size_or_sections", axis="dim")
 def split(input: Tensor, split_size_or_sections: Any, dim: int = 0) -> tuple[Tensor, ...]:
     """Return views of a given length along ``dim`` (the last may be shorter), or of each length in a list.
 
@@ -437,6 +441,7 @@ def split(input: Tensor, split_size_or_sections: Any, dim: int = 0) -> tuple[Ten
     return Split(axis, lengths)(input)
 
 
+@takes_axis
 def chunk(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
     """Return at most ``chunks`` views of equal length along ``dim``; the last may be shorter.
 
@@ -453,6 +458,7 @@ def chunk(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
     return split(input, -(-total // chunks) if total else [0] * chunks, dim)
 
 
+@takes_axis
 def unbind(input: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
     """Return the slices along ``dim``, without that axis.
 
@@ -467,6 +473,7 @@ def unbind(input: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
     return tuple(squeeze(part, axis) for part in split(input, 1, axis))
 
 
+@takes_axis
 def narrow(input: Tensor, dim: int, start: int, length: int) -> Tensor:
     """Return a view of ``length`` elements along ``dim``, from ``start`` on.
 

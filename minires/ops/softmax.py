@@ -6,6 +6,7 @@ from typing import Any
 
 from minires.autograd import Function, Tensor
 from minires.device import array_module
+from minires.ops.aliases import takes_axis
 from minires.ops.autocast import computes_in_float32
 from minires.ops.axes import Dim, normalized_axes, normalized_axis
 from minires.ops.cast import cast
@@ -48,6 +49,7 @@ class LogSoftmax(Function):
         return dy - exp(y) * dy.sum(self.axis, keepdim=True)
 
 
+@takes_axis
 @computes_in_float32
 def softmax(input: Tensor, dim: int, *, dtype: Any = None) -> Tensor:
     """Return exp(x) / sum(exp(x)) along ``dim``, computed in ``dtype`` if that is given.
@@ -62,6 +64,7 @@ def softmax(input: Tensor, dim: int, *, dtype: Any = None) -> Tensor:
     return _along_axis(Softmax, "softmax", input, dim, dtype)
 
 
+@takes_axis
 @computes_in_float32
 def log_softmax(input: Tensor, dim: int, *, dtype: Any = None) -> Tensor:
     """Return the logarithm of `softmax` along ``dim``, without its underflow.
@@ -86,6 +89,7 @@ def _along_axis(function: Any, name: str, input: Tensor, dim: int, dtype: Any) -
     return function(axis)(input) if input.ndim else function(0)(input.reshape(1)).reshape(())
 
 
+@takes_axis
 @computes_in_float32
 def logsumexp(input: Tensor, dim: Dim, keepdim: bool = False) -> Tensor:
     """Return log(sum(exp(x))) over ``dim`` without overflow; its gradient is the softmax.

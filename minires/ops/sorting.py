@@ -6,11 +6,13 @@ import numpy as np
 
 from minires.autograd import Tensor
 from minires.device import Array, array_module
+from minires.ops.aliases import takes_axis
 from minires.ops.axes import normalized_axis
 from minires.ops.indexing import take_along
 from minires.ops.reduction import ValuesAndIndices
 
 
+@takes_axis
 def sort(input: Tensor, dim: int = -1, descending: bool = False, stable: bool = False) -> ValuesAndIndices:
     """Return the elements in order along ``dim``, and where each was found: a pair (values, indices).
 
@@ -27,6 +29,7 @@ def sort(input: Tensor, dim: int = -1, descending: bool = False, stable: bool = 
     return ValuesAndIndices(take_along(input, order, axis, once=True), Tensor(order))
 
 
+@takes_axis
 def argsort(input: Tensor, dim: int = -1, descending: bool = False, stable: bool = False) -> Tensor:
     """Return the int64 indices that put the elements in order along ``dim``, as `sort` does.
 
@@ -38,6 +41,7 @@ def argsort(input: Tensor, dim: int = -1, descending: bool = False, stable: bool
     return Tensor(_order(input.array, normalized_axis("argsort", dim, input.ndim or 1), descending))
 
 
+@takes_axis
 def topk(input: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: bool = True) -> ValuesAndIndices:
     """Return the ``k`` largest (or smallest) elements along ``dim``, and where they lie: a pair (values, indices).
 

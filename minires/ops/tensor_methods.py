@@ -134,7 +134,7 @@ class TensorMethods:
     reshape, view, view_as, flatten = shape.reshape, shape.view, shape.view_as, shape.flatten
     reshape_as = shape.view_as
     squeeze, unsqueeze, permute, transpose = shape.squeeze, shape.unsqueeze, shape.permute, shape.transpose
-    swapaxes, movedim, t = shape.transpose, shape.movedim, shape.t
+    swapaxes, movedim, t = shape.swapaxes, shape.movedim, shape.t
     T, mT = property(shape.t), property(shape.matrix_transpose)
     expand, expand_as, broadcast_to = shape.expand, shape.expand_as, broadcast.broadcast_to
     repeat, flip = shape.repeat, shape.flip

@@ -6,8 +6,10 @@ from typing import Any
 
 from minires.autograd import Function, Tensor
 from minires.device import Array, array_module
+from minires.dtypes import stored_number
 from minires.ops.broadcast import check_broadcast, sum_to
 from minires.ops.cast import cast
+from minires.ops.indexing import nonzero
 from minires.ops.promotion import promote, result_type
 
 
@@ -32,17 +34,21 @@ def only_where(condition: Array, input: Tensor) -> Tensor:
     return Where(condition)(input, 0.0)
 
 
-def where(condition: Tensor, input: Any, other: Any) -> Tensor:
+def where(condition: Tensor, input: Any = None, other: Any = None) -> Any:
     """Return ``input`` where ``condition`` holds and ``other`` elsewhere, all three broadcast together.
+
+    With the condition alone, return where it holds: one Tensor of indices for each axis.
 
     Raises
     ------
     RuntimeError
-        If the condition is not boolean or the shapes do not broadcast.
+        If the condition is not boolean, the shapes do not broadcast, or a number does not fit into the other's dtype.
     """
+    if input is None and other is None:
+        return nonzero(condition, as_tuple=True)
     _check_boolean("where", condition)
     check_broadcast("where", condition, input, other)
-    a, b = promote(input, other)
+    a, b = promote(input, other, stored_by="where")
     if not isinstance(a, Tensor) and not isinstance(b, Tensor):  # two numbers by themselves say nothing of the dtype
         a = Tensor(array_module(condition.array).asarray(a, result_type(input, other)))
     return Where(condition.array)(a, b)
@@ -54,7 +60,7 @@ def masked_fill(input: Tensor, mask: Tensor, value: Any) -> Tensor:
     Raises
     ------
     RuntimeError
-        If the mask is not boolean, the value has axes, or the shapes do not broadcast.
+        If the mask is not boolean, the value has axes or does not fit, or the shapes do not broadcast.
     """
     _check_boolean("masked_fill", mask)
     check_broadcast("masked_fill", input, mask)
@@ -63,7 +69,7 @@ def masked_fill(input: Tensor, mask: Tensor, value: Any) -> Tensor:
             raise RuntimeError(f"masked_fill: the value must be a number or 0-dimensional, got shape {value.shape}")
         value = cast(value, input.dtype)
     else:
-        value = input.dtype.type(value).item()
+        value = stored_number("masked_fill", value, input.dtype)
     return Where(mask.array)(value, input)
 
 

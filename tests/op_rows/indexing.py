@@ -123,6 +123,7 @@ ROWS = [
         torch.gather,
         [
             Sample(normal(3, 4), 1, integers(3, 2, high=4)),
+            Sample(normal(3, 4), 1, values([[0, 3], [1, 1]], np.int32)),
             Sample(normal(3, 4), 0, integers(5, 4, high=3)),
             Sample(normal(3, 4), -1, integers(2, 6, high=4)),
             Sample(normal(2, 3, 4), 1, integers(2, 1, 3, high=3)),
@@ -145,6 +146,7 @@ ROWS = [
         torch.scatter_add,
         [
             Sample(normal(3, 4), 1, integers(3, 2, high=4), normal(3, 2)),
+            Sample(normal(3, 4), 1, values([[0, 3], [1, 1]], np.int32), normal(2, 2)),
             Sample(normal(3, 4), 0, integers(5, 4, high=3), normal(5, 4)),
             Sample(normal(3, 4), -1, integers(2, 6, high=4), normal(2, 6)),
             Sample(integers(3, 4), 1, integers(2, 6, high=4), integers(4, 7)),

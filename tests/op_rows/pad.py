@@ -53,4 +53,17 @@ ROWS = [
         )
         for mode in MODES
     ],
+    Row(
+        "pad_that_crops",
+        pad,
+        torch.nn.functional.pad,
+        [
+            Sample(normal(1, 2, 5), widths, mode=mode)
+            for mode in MODES
+            for widths in ((-1, 2), (2, -1), (-1, -2), (-2, 1), (0, -1), (3, -2), (-1, 0))
+        ]
+        + [Sample(normal(1, 2, 4, 5), (-1, 2, 1, -1), mode=mode) for mode in MODES]
+        + [Sample(normal(1, 2, 1), (-4, 4), mode="replicate")],
+        [Sample(normal(1, 2, 5), (-3, -3), mode=mode) for mode in MODES],
+    ),
 ]

@@ -48,7 +48,7 @@ ROWS = [
     row("reciprocal", [*POSITIVE, Sample(integers(3, low=1))]),
     row("floor", STEPS),
     row("ceil", STEPS),
-    row("round", STEPS),
+    row("round", [*STEPS, *[Sample(normal(2, 3), decimals=d) for d in (1, 3, -1)]]),
     row("trunc", STEPS),
     row("sign", [*STEPS, Sample(booleans(2))]),
 ]

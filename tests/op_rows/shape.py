@@ -255,6 +255,7 @@ ROWS = [
         [
             Sample(normal(2, 3), 0),
             Sample(normal(2, 3), -1, 0),
+            Sample(normal(2, 3), dims=(1,)),
             Sample(normal(2, 3), (1,)),
             Sample(normal(2, 3), []),
             Sample(normal(0, 3), 0, 1),

@@ -3,7 +3,8 @@
 A kernel is a module-level function `f(start, stop, *arguments)` that does items `start` to `stop` of its work. It is
 compiled at its first call, in a second or so, and kept on disk beside its source. It releases the interpreter lock:
 `launch` cuts the items into one span a thread, and the threads of a `team` do theirs beside the caller. Kernels take
-C-contiguous arrays only, so that there is one compiled version for each dtype.
+C-contiguous arrays only, so that there is one compiled version for each dtype; what is read-only or misaligned becomes
+such an array in `launch`.
 
 Unlike Numba's own parallel loops, this works after a fork, and when several Python threads launch at once: the first
 has the team, the others do all their items themselves.
@@ -25,6 +26,7 @@ from typing import Any
 import numba
 import numpy as np
 
+from minires.device import Array
 from minires.kernels.cpu import team as team_module
 from minires.kernels.cpu.memory import empty
 from minires.kernels.cpu.team import WANTED, Team, copy_job, make_job, share_job
@@ -49,12 +51,35 @@ def launch(kernel: Any, items: int, work: int, *arguments: Any) -> None:
     MemoryError
         If there is none for what a kernel sets aside; it has no other reason to fail.
     """
+    for argument in arguments:
+        if isinstance(argument, np.ndarray) and not argument.flags.behaved:
+            arguments = tuple(map(_behaved, arguments))
+            break
     helpers = 0 if work < SERIAL_WORK else max(0, min(items, get_num_threads()) - 1)
     run_spans = _launcher(kernel)
     if with_team(helpers, run_spans, items, RUN_NOW, *arguments):
         raise MemoryError(f"{kernel.__name__.strip('_')}: no memory for the blocks it works in")
     if _thread.recorder is not None:
         _thread.recorder(run_spans, items, helpers, arguments)
+
+
+class _Writable:
+    """The memory of a read-only array, as if it could be written to."""
+
+    def __init__(self, array: Array) -> None:
+        address, _ = array.__array_interface__["data"]
+        self.__array_interface__ = {**array.__array_interface__, "data": (address, False)}
+        self.owner = array
+
+
+def _behaved(argument: Any) -> Any:
+    """Return an array as kernels are compiled for: aligned, and of memory that can be written to.
+
+    To Numba a read-only array is one of another type, and no kernel writes to its inputs.
+    """
+    if not isinstance(argument, np.ndarray) or argument.flags.behaved:
+        return argument
+    return np.asarray(_Writable(argument)) if argument.flags.aligned else argument.copy()
 
 
 def with_team(helpers: int, run: Any, *arguments: Any) -> Any:

@@ -34,7 +34,7 @@ def batch_norm_statistics(x: Array) -> tuple[Array, Array]:
     channels = x.shape[1]
     mean, var = np.zeros((2, channels))
     # A folded row holds several pixels: each is a chunk of its own from here on.
-    fold = rows.shape[1] // channels
+    fold = rows.shape[1] // max(1, channels)
     _join(rows.shape[0], height, fold, means.reshape(-1, channels), squares.reshape(-1, channels), mean, var)
     return mean.astype(x.dtype), var.astype(x.dtype)
 
