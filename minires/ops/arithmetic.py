@@ -5,12 +5,14 @@ Each backward multiplies by the partial derivative and sums over the axes that w
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 from minires.autograd import Function, Tensor
 from minires.dtypes import is_floating
-from minires.ops.autocast import computes_in_float32
+from minires.ops.autocast import computes_in_float32, rounds_once
 from minires.ops.broadcast import sum_to
 from minires.ops.pointwise import log
 from minires.ops.promotion import matched, result_type
@@ -50,8 +52,12 @@ class Mul(Function):
 
     def backward(self, dy):
         a, b = self.saved
-        da = sum_to(dy * b, self.input_shapes[0]) if self.needs_grad[0] else None
-        db = sum_to(dy * a, self.input_shapes[1]) if self.needs_grad[1] else None
+        a_shape, b_shape = self.input_shapes
+        da = db = None
+        if self.needs_grad[0]:
+            da = dy * b if dy.shape == a_shape else _summed_product(dy, b, a_shape)
+        if self.needs_grad[1]:
+            db = dy * a if dy.shape == b_shape else _summed_product(dy, a, b_shape)
         return da, db
 
 
@@ -144,6 +150,20 @@ class Remainder(Function):
         return da, db
 
 
+def _rounds_once_alone(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """`rounds_once` for sums and products: of two Tensors of one dtype a single step makes them, which rounds once."""
+    rounding_once = rounds_once(function)
+
+    @functools.wraps(function)
+    def operation(input: Any, other: Any, **options: Any) -> Tensor:
+        are_tensors = isinstance(input, Tensor) and isinstance(other, Tensor)
+        if are_tensors and input.array.dtype == other.array.dtype and not options:
+            return function(input, other)
+        return rounding_once(input, other, **options)
+
+    return operation
+
+
 def _scaled(name: str, input: Any, other: Any, alpha: float) -> Any:
     """alpha * other, for ``input + alpha * other``."""
     if alpha == 1:
@@ -153,6 +173,7 @@ def _scaled(name: str, input: Any, other: Any, alpha: float) -> Any:
     return mul(other, alpha)
 
 
+@_rounds_once_alone
 def add(input: Any, other: Any, *, alpha: float = 1) -> Tensor:
     """Return ``input + alpha * other``, broadcast.
 
@@ -164,6 +185,7 @@ def add(input: Any, other: Any, *, alpha: float = 1) -> Tensor:
     return Add()(*matched("add", input, _scaled("add", input, other, alpha)))
 
 
+@_rounds_once_alone
 def sub(input: Any, other: Any, *, alpha: float = 1) -> Tensor:
     """Return ``input - alpha * other``, broadcast.
 
@@ -178,6 +200,7 @@ def sub(input: Any, other: Any, *, alpha: float = 1) -> Tensor:
     return Sub()(*matched("sub", input, _scaled("sub", input, other, alpha)))
 
 
+@_rounds_once_alone
 def mul(input: Any, other: Any) -> Tensor:
     """Return ``input * other``, broadcast.
 
@@ -189,6 +212,12 @@ def mul(input: Any, other: Any) -> Tensor:
     return Mul()(*matched("mul", input, other))
 
 
+@rounds_once
+def _summed_product(a: Tensor, b: Any, shape: tuple[int, ...]) -> Tensor:
+    return sum_to(a * b, shape)
+
+
+@rounds_once
 def div(input: Any, other: Any, *, rounding_mode: str | None = None) -> Tensor:
     """Return ``input / other``, broadcast; integers divide to the default floating-point dtype.
 
@@ -214,6 +243,7 @@ def floor_divide(input: Any, other: Any) -> Tensor:
     return div(input, other, rounding_mode="floor")
 
 
+@rounds_once
 def remainder(input: Any, other: Any) -> Tensor:
     """Return ``input % other``, which has the sign of ``other``, as in Python.
 

@@ -7,6 +7,8 @@ from typing import Any
 
 from minires.autograd import Tensor
 from minires.device import array_module
+from minires.dtypes import wide_dtype
+from minires.ops.cast import cast
 from minires.ops.promotion import matched
 
 
@@ -98,7 +100,7 @@ def isclose(input: Tensor, other: Tensor, rtol: float = 1e-5, atol: float = 1e-8
     """
     if input.dtype != other.dtype:
         raise RuntimeError(f"isclose needs equal dtypes, got {input.dtype} and {other.dtype}: convert one with .to()")
-    a, b = matched("isclose", input, other)
+    a, b = (cast(operand, wide_dtype(operand.dtype)) for operand in matched("isclose", input, other))
     xp = array_module(a.array)
     return Tensor(xp.isclose(a.array, b.array, rtol=rtol, atol=atol, equal_nan=equal_nan))
 

@@ -13,6 +13,8 @@ import numpy as np
 
 from minires.autograd import Function, Tensor
 from minires.device import Array, array_module, is_cuda_array, to_device
+from minires.dtypes import wide_dtype
+from minires.ops.autocast import rounds_once
 from minires.ops.axes import normalized_axis
 
 
@@ -40,12 +42,14 @@ class PutItem(Function):
 
     def forward(self, dy):
         xp = array_module(dy)
-        dx = xp.zeros_like(dy, shape=self.shape)
         if self.once:
+            dx = xp.zeros_like(dy, shape=self.shape)
             dx[self.index] = dy
-        else:
-            xp.add.at(dx, self.index, dy)
-        return dx
+            return dx
+        wide = wide_dtype(dy.dtype)
+        dx = xp.zeros_like(dy, wide, shape=self.shape)
+        xp.add.at(dx, self.index, dy.astype(wide, copy=False))
+        return dx.astype(dy.dtype, copy=False)
 
     def backward(self, ddx):
         return GetItem(self.index, self.once)(ddx)
@@ -198,6 +202,7 @@ def gather(input: Tensor, dim: int, index: Tensor) -> Tensor:
     return take_along(input, index.array, axis)
 
 
+@rounds_once
 def scatter_add(input: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
     """Return ``input`` with src[i, j, k] added at [i, index[i, j, k], k], here for ``dim`` = 1 of 3 axes.
 
