@@ -69,7 +69,7 @@ def unscale(gradients: Sequence[Array], factor: float | Array) -> Array:
     xp = array_module(first)
     with np.errstate(over="ignore", invalid="ignore"):
         for gradient in given:
-            gradient[...] = gradient.astype(wide_dtype(gradient.dtype), copy=False) * factor
+            xp.multiply(gradient, wide_dtype(gradient.dtype).type(factor), out=gradient, casting="unsafe")
     finite = xp.stack([xp.isfinite(gradient).all() for gradient in given]).all()
     return xp.asarray(~finite).astype(np.int32).reshape(1)
 

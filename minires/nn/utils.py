@@ -61,7 +61,7 @@ def clip_grad_norm_(
         factor = xp.minimum(max_norm / (total + 1e-6), 1.0)  # stays on the device: reading it would make the GPU wait
         for gradient in gradients:
             array = gradient.writable_array()
-            array[...] = array.astype(wide_dtype(array.dtype), copy=False) * factor
+            xp.multiply(array, factor.astype(wide_dtype(array.dtype)), out=array, casting="unsafe")
     return Tensor(total)
 
 
@@ -75,7 +75,7 @@ def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float) -
     """
     if not clip_value >= 0:
         raise ValueError(f"clip_value must be at least 0, got {clip_value}")
-    with no_grad():
+    with no_grad(), np.errstate(over="ignore"):  # no limit at all where 16 bits do not reach that far
         for gradient in _gradients(parameters):
             array = gradient.writable_array()
             array_module(array).clip(array, -clip_value, clip_value, out=array)

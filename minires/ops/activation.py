@@ -49,7 +49,7 @@ class ReLU6(Function):
 
     def forward(self, x):
         self.save(x)
-        return x.clip(0, 6)
+        return x.clip(0, 6).astype(x.dtype, copy=False)  # NumPy makes float32 of bfloat16
 
     def backward(self, dy):
         x = self.saved[0].array

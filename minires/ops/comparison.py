@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from minires.autograd import Tensor
 from minires.device import array_module
 from minires.dtypes import wide_dtype
@@ -16,7 +18,8 @@ def _elementwise(function: str, name: str, input: Any, other: Any) -> Tensor:
     """Apply an array function of two operands, promoted as in arithmetic."""
     a, b = (operand.array if isinstance(operand, Tensor) else operand for operand in matched(name, input, other))
     xp = array_module(a if isinstance(input, Tensor) else b)
-    return Tensor(getattr(xp, function)(a, b))
+    with np.errstate(invalid="ignore"):  # of a NaN in bfloat16 NumPy warns
+        return Tensor(getattr(xp, function)(a, b))
 
 
 def _compare(name: str, function: str) -> Callable[[Any, Any], Tensor]:
