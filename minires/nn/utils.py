@@ -95,7 +95,7 @@ def _norm(array: Array, order: float) -> Array:
     if order == 0:
         return (vector != 0).sum().astype(vector.dtype)
     if order == 2:
-        square = vector @ vector
+        square = _sum_of_squares(vector)
         # On a GPU the host would have to wait for the answer.
         if is_cuda_array(vector) or are_in_range(square, vector.size):
             return xp.sqrt(square)
@@ -104,3 +104,15 @@ def _norm(array: Array, order: float) -> Array:
         return magnitudes.max() if magnitudes.size else xp.zeros((), vector.dtype)
     scale = power_of_two(vector, (0,))[0]
     return ((magnitudes / scale) ** order).sum() ** (1 / order) * scale
+
+
+def _sum_of_squares(vector: Array) -> Array:
+    """Return the dot product of a vector with itself; on the CPU in blocks, so that rounding errors do not add up."""
+    if is_cuda_array(vector):
+        return vector @ vector
+    whole = vector.size - vector.size % _BLOCK
+    blocks, rest = vector[:whole].reshape(-1, _BLOCK), vector[whole:]
+    return vector.dtype.type(np.vecdot(blocks, blocks).sum(dtype=np.float64) + rest @ rest)
+
+
+_BLOCK = 4096

@@ -109,23 +109,29 @@ class Var(Function):
         self.divisor = divisor
 
     def forward(self, x):
-        squares, scale = squared_deviations(x, self.axes)
-        y = squares / self.divisor * scale * scale
+        squares, self.scale = squared_deviations(x, self.axes)
+        y = squares / self.divisor * self.scale * self.scale
         self.save(x)
         return y if self.keepdim else y.squeeze(self.axes)
 
     def backward(self, dy):
         (x,) = self.saved
-        deviation = x - mean(x, self.axes, keepdim=True)
-        return deviation * (2 * dy / self.divisor).reshape(kept_shape(x.shape, self.axes))
+        dx = self.deviation(x) * (2 * dy / self.divisor).reshape(kept_shape(x.shape, self.axes))
+        return dx if isinstance(self.scale, float) else dx * Tensor(self.scale)
+
+    def deviation(self, x: Tensor) -> Tensor:
+        """Return (x - mean) / scale, whose sums do not overflow."""
+        if not isinstance(self.scale, float):
+            x = x / Tensor(self.scale)
+        return x - mean(x, self.axes, keepdim=True)
 
 
 class Std(Var):
     """y = the square root of `Var`; dx = dy * (x - mean) / (divisor * y), 0 where y is 0."""
 
     def forward(self, x):
-        squares, scale = squared_deviations(x, self.axes)
-        y = array_module(x).sqrt(squares / self.divisor) * scale
+        squares, self.scale = squared_deviations(x, self.axes)
+        y = array_module(x).sqrt(squares / self.divisor) * self.scale
         y = y if self.keepdim else y.squeeze(self.axes)
         self.save(x, y)
         return y
@@ -135,8 +141,8 @@ class Std(Var):
         kept = kept_shape(x.shape, self.axes)
         y = y.reshape(kept)
         flat = y == 0
-        deviation = x - mean(x, self.axes, keepdim=True)
-        return deviation / where(flat, 1.0, y) * where(flat, 0.0, (dy / self.divisor).reshape(kept))
+        y = where(flat, 1.0, y if isinstance(self.scale, float) else y / Tensor(self.scale))
+        return self.deviation(x) / y * where(flat, 0.0, (dy / self.divisor).reshape(kept))
 
 
 def _prepared(name: str, input: Tensor, dim: Dim, keepdim: bool) -> tuple[Tensor, Axes, bool]:
