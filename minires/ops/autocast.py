@@ -139,21 +139,28 @@ def rounds_once(function: Callable[P, R]) -> Callable[P, R]:
 def _widening(function: Callable[P, R], stays_wide: Callable[[str], bool]) -> Callable[P, R]:
     @functools.wraps(function)
     def operation(*args: P.args, **options: P.kwargs) -> R:
-        tensors = [value for value in (*args, *options.values()) if isinstance(value, Tensor)]
-        halves = [tensor for tensor in tensors if dtypes.is_half(tensor.array.dtype)]
-        if not halves or options.get("dtype") is not None:
+        values: tuple[Any, ...] = (*args, *options.values()) if options else args
+        for half in values:  # written out, for most operations have none
+            if _is_half(half):
+                break
+        else:
             return function(*args, **options)
-        result = function(*map(_widened, args), **{name: _widened(value) for name, value in options.items()})
-        target = result_type(*tensors)
-        if not isinstance(result, Tensor) or not result.is_floating_point() or stays_wide(halves[0].device.type):
+        if options.get("dtype") is not None:
+            return function(*args, **options)
+        result: Any = function(*map(_widened, args), **{name: _widened(value) for name, value in options.items()})
+        if stays_wide(half.device.type):
             return result
-        return cast(result, target)  # type: ignore[return-value]
+        return cast(result, result_type(*(value for value in values if isinstance(value, Tensor))))
 
     return operation
 
 
+def _is_half(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.array.dtype.itemsize == 2 and dtypes.is_half(value.array.dtype)
+
+
 def _widened(value: Any) -> Any:
-    return Widen()(value) if isinstance(value, Tensor) and dtypes.is_half(value.array.dtype) else value
+    return Widen()(value) if _is_half(value) else value
 
 
 def _half_dtype(dtype: Any) -> np.dtype:
