@@ -88,6 +88,7 @@ SENSITIVE = {  # in PyTorch's list for CUDA
     "log1p": minires.log1p,
     "pow": lambda x: x**2,
     "reciprocal": minires.reciprocal,
+    "1 / x": lambda x: 1 / x,
     "rsqrt": minires.rsqrt,
     "sum": lambda x: x.sum(0),
     "prod": lambda x: x.prod(0),

@@ -150,7 +150,8 @@ def _widening(function: Callable[P, R], stays_wide: Callable[[str], bool]) -> Ca
         result: Any = function(*map(_widened, args), **{name: _widened(value) for name, value in options.items()})
         if stays_wide(half.device.type):
             return result
-        return cast(result, result_type(*(value for value in values if isinstance(value, Tensor))))
+        result = cast(result, result_type(*(value for value in values if isinstance(value, Tensor))))
+        return result
 
     return operation
 
