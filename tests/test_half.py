@@ -84,7 +84,7 @@ HOSTILE = {
     "average pooling over the edge": ([full(9.0, 1, 1, 90, 90)], lambda lib, F, x: F.avg_pool2d(x, 90, 45, 45)),
     "variance": ([np.arange(5) * 40.0], lambda lib, F, x: x.var()),
     "variance of many": ([np.arange(70_000) % 2.0], lambda lib, F, x: x.var(0, False)),
-    "standard deviation": ([np.array([0.0, 600.0])], lambda lib, F, x: x.std()),
+    "standard deviation": ([np.array([0.0, 600.0, 100.0])], lambda lib, F, x: x.std()),
     "standard deviation of large numbers": ([60000.0 + np.arange(50) % 3 * 32], lambda lib, F, x: x.std(0)),
     "standard deviation of small numbers": ([np.arange(50) % 3 * 2.0**-14], lambda lib, F, x: x.std(0)),
     "norm": ([full(300.0, 1000)], lambda lib, F, x: x.norm()),
@@ -203,6 +203,29 @@ def test_intermediate_values_need_not_fit(name, half, in_autocast):
             assert_rounded(mine.numpy(), right.numpy(), False, f"{name} {index}")
         else:
             np.testing.assert_allclose(mine.numpy(), right.numpy(), rtol=1e-5, err_msg=f"{name} {index}")
+
+
+@halves
+@pytest.mark.parametrize("name", HOSTILE)
+def test_nor_those_of_second_derivatives(name, half):
+    arrays, operation = HOSTILE[name]
+    rounded = [array.astype(half) for array in arrays]
+
+    def second(lib, functional, leaves, tensor):
+        y = operation(lib, functional, *leaves)
+        dy = tensor((np.arange(y.numel()).reshape(y.shape) % 3 + 1) / 4)
+        first = [g for g in lib.autograd.grad(y, leaves, dy, create_graph=True) if g.requires_grad]
+        directions = [tensor((np.arange(g.numel()).reshape(g.shape) % 5 - 1.5) / 2) for g in first]
+        if not first:  # the op is linear
+            return [tensor(np.zeros(leaf.shape)) for leaf in leaves]
+        return lib.autograd.grad(first, leaves, directions, allow_unused=True, materialize_grads=True)
+
+    leaves = [minires.Tensor(array).requires_grad_() for array in rounded]
+    ours = second(minires, F, leaves, lambda array: minires.Tensor(np.asarray(array, half)))
+    leaves = [torch.from_numpy(array.astype(np.float64)).requires_grad_() for array in rounded]
+    exact = second(torch, torch_F, leaves, lambda array: torch.from_numpy(np.asarray(array)))
+    for mine, right in zip(ours, exact, strict=True):
+        assert_rounded(mine.numpy(), right.numpy(force=True), True, name)
 
 
 @halves
