@@ -185,7 +185,7 @@ def _nearest_taps(length: int, outputs: int, factor: float | None) -> Taps:
 
 
 def _linear_taps(length: int, outputs: int, factor: float | None, align_corners: bool, dtype: np.dtype) -> Taps:
-    """Positions are computed in the dtype of the input; equal lengths are taken exactly."""
+    """Positions are computed in ``dtype``, float32 or float64; equal lengths are taken exactly."""
     p = np.arange(outputs)
     if outputs == length:
         return ((p, None),)
