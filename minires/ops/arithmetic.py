@@ -170,7 +170,7 @@ def _scaled(name: str, input: Any, other: Any, alpha: float) -> Any:
         return other
     if isinstance(alpha, float) and not is_floating(result_type(input, other)):
         raise RuntimeError(f"{name}: alpha must be an integer for integer operands, got {alpha}")
-    return mul(other, alpha)
+    return mul(other, alpha) if isinstance(other, Tensor) else other * alpha
 
 
 @_rounds_once_alone
