@@ -151,7 +151,7 @@ class Remainder(Function):
 
 
 def _rounds_once_alone(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """`rounds_once` for sums and products: of two Tensors of one dtype a single step makes them, which rounds once."""
+    """`rounds_once`, but for two Tensors of one dtype: their sum or product is a single step, which rounds once."""
     rounding_once = rounds_once(function)
 
     @functools.wraps(function)

@@ -129,9 +129,9 @@ def computes_in_float32(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def rounds_once(function: Callable[P, R]) -> Callable[P, R]:
-    """Make an operation compute its Tensors of 16 bits in float32, and round its result to the 16 bits promised.
+    """Make an operation compute its Tensors of 16 bits in float32, and cast its result to their `result_type`.
 
-    These are the `result_type` of its Tensors. An option ``dtype`` of the operation says by itself what is computed.
+    A call with the option ``dtype`` is left as it is: that says what to compute in.
     """
     return _widening(function, lambda device: False)
 
@@ -148,9 +148,8 @@ def _widening(function: Callable[P, R], stays_wide: Callable[[str], bool]) -> Ca
         if options.get("dtype") is not None:
             return function(*args, **options)
         result: Any = function(*map(_widened, args), **{name: _widened(value) for name, value in options.items()})
-        if stays_wide(half.device.type):
-            return result
-        result = cast(result, result_type(*(value for value in values if isinstance(value, Tensor))))
+        if not stays_wide(half.device.type):
+            result = cast(result, result_type(*(value for value in values if isinstance(value, Tensor))))
         return result
 
     return operation

@@ -28,7 +28,7 @@ class Cast(Function):
 
 
 class Widen(Cast):
-    """x of 16 bits -> x in float32, for an operation that computes there: the copy is made again for its backward."""
+    """x of 16 bits -> x in float32, for an operation that computes there; its backward makes the copy again."""
 
     can_remake = True
 
