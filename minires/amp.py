@@ -18,8 +18,10 @@ from typing import Any
 import numpy as np
 
 from minires.autograd import Tensor, no_grad
+from minires.dtypes import wide_dtype
 from minires.kernels.optim import unscale
 from minires.ops.autocast import autocast, get_autocast_dtype, is_autocast_enabled
+from minires.ops.cast import cast
 
 __all__ = ["GradScaler", "autocast", "get_autocast_dtype", "is_autocast_enabled"]
 
@@ -74,7 +76,7 @@ class GradScaler:
         if not self.enabled:
             return outputs
         if isinstance(outputs, Tensor):
-            return outputs * self._scale
+            return cast(outputs, wide_dtype(outputs.dtype)) * self._scale  # 16 bits do not reach as far
         if isinstance(outputs, Iterable):
             return type(outputs)(self.scale(output) for output in outputs)  # type: ignore[call-arg]
         raise TypeError(f"GradScaler.scale takes Tensors, got {type(outputs).__name__}")

@@ -145,13 +145,19 @@ class Run:
 
 
 def run_ours(
-    row: Row, sample: Sample, dtype: Any = np.float64, device: str = "cpu", gradients: bool = True, second: bool = False
+    row: Row,
+    sample: Sample,
+    dtype: Any = np.float64,
+    device: str = "cpu",
+    gradients: bool = True,
+    second: bool = False,
+    rounding: Any = np.float64,
 ) -> Run:
-    """Apply the op with minires; cotangents come from `_cotangent`."""
+    """Apply the op with minires; cotangents come from `_cotangent`. All numbers are rounded to ``rounding`` first."""
 
     def convert(array: np.ndarray) -> Tensor:
         floating = array.dtype.kind == "f"
-        array = array.astype(dtype, copy=False) if floating else array
+        array = array.astype(rounding, copy=False).astype(dtype, copy=False) if floating else array
         return Tensor(to_device(array, device), requires_grad=floating and gradients)
 
     inputs = _map_arrays(row.draw(sample), convert)
@@ -164,7 +170,8 @@ def run_ours(
     if not gradients or not outputs or not leaves:
         return run
     cotangents = [
-        Tensor(to_device(_cotangent(o.shape, i, o.dtype), device), requires_grad=second) for i, o in enumerate(outputs)
+        Tensor(to_device(_cotangent(o.shape, i, o.dtype, rounding), device), requires_grad=second)
+        for i, o in enumerate(outputs)
     ]
     first = minires.autograd.grad(
         outputs, leaves, cotangents, create_graph=second, allow_unused=True, materialize_grads=True
@@ -172,7 +179,9 @@ def run_ours(
     run.gradients = [_numpy(g) for g in first]
     if second:
         wanted = [*leaves, *cotangents]
-        directions = [Tensor(to_device(_cotangent(g.shape, 100 + i, g.dtype), device)) for i, g in enumerate(first)]
+        directions = [
+            Tensor(to_device(_cotangent(g.shape, 100 + i, g.dtype, rounding), device)) for i, g in enumerate(first)
+        ]
         run.second = _second(minires.autograd.grad, first, wanted, directions, _numpy)
     return run
 
@@ -218,8 +227,8 @@ def _second(grad: Callable, first: Any, wanted: list, directions: list, to_numpy
     return [to_numpy(g) for g in second]
 
 
-def _cotangent(shape: tuple[int, ...], number: int, dtype: Any) -> np.ndarray:
-    return np.asarray(np.random.default_rng(number).standard_normal(shape)).astype(dtype)
+def _cotangent(shape: tuple[int, ...], number: int, dtype: Any, rounding: Any = np.float64) -> np.ndarray:
+    return np.asarray(np.random.default_rng(number).standard_normal(shape)).astype(rounding).astype(dtype)
 
 
 def _numpy(tensor: Tensor) -> np.ndarray:

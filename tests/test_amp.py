@@ -88,6 +88,7 @@ SENSITIVE = {  # in PyTorch's list for CUDA
     "log1p": minires.log1p,
     "pow": lambda x: x**2,
     "reciprocal": minires.reciprocal,
+    "1 / x": lambda x: 1 / x,
     "rsqrt": minires.rsqrt,
     "sum": lambda x: x.sum(0),
     "prod": lambda x: x.prod(0),
@@ -303,8 +304,10 @@ def test_second_derivatives_are_those_of_float32():
         (first,) = grad(loss, x, create_graph=True)
         (first.float() ** 2).sum().backward()
         found.append([p.grad.numpy().ravel() for p in net.parameters() if p.grad is not None])
+    largest = max(np.linalg.norm(exact) for exact in found[0])
     for exact, mixed in zip(*found, strict=True):
-        assert np.linalg.norm(mixed - exact) <= 0.02 * np.linalg.norm(exact) + 1e-6
+        # That of the bias before batch norm is 0: its rounding errors are measured by the others.
+        assert np.linalg.norm(mixed - exact) <= 0.02 * np.linalg.norm(exact) + 1e-4 * largest
 
 
 # The scaler

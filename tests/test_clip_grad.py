@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 
+import ml_dtypes
 import numpy as np
 import pytest
 import torch
 
+import minires
 from minires.autograd import Tensor
 from minires.device import to_device
 from minires.nn.utils import clip_grad_norm_, clip_grad_value_
@@ -120,3 +122,39 @@ def test_a_negative_order_is_refused():
     ours, _ = pair()
     with pytest.raises(ValueError, match="-2"):
         clip_grad_norm_(ours, 1.0, norm_type=-2)
+
+
+@pytest.mark.parametrize("name", ["float16", "bfloat16"])
+def test_gradients_of_16_bits_are_clipped_in_float32(name):
+    half = getattr(minires, name)
+    numbers = np.linspace(-300, 300, 70_000).astype(half)
+    parameter = Tensor(np.zeros(70_000, half), requires_grad=True)
+    parameter.grad = Tensor(numbers.copy())
+    wide = numbers.astype(np.float64)
+    norm = np.linalg.norm(wide)  # 45830; its square would overflow
+    assert clip_grad_norm_([parameter], 1000.0).item() == pytest.approx(norm, rel=1e-6)
+    assert parameter.grad.dtype == half
+    right = (wide * 1000 / norm).astype(half).astype(np.float64)
+    np.testing.assert_allclose(parameter.grad.numpy().astype(np.float64), right, rtol=float(ml_dtypes.finfo(half).eps))
+
+
+@pytest.mark.parametrize("order", [0.5, 1.0, 2.0, 3.0, math.inf])
+@pytest.mark.parametrize("scale", [1e30, 1e-30])
+def test_a_norm_fits_where_its_powers_do_not(scale, order):
+    numbers = np.array([[3, -4], [1, 2]], np.float32) * np.float32(scale)
+    parameters = [Tensor(np.zeros((2, 2), np.float32), requires_grad=True) for _ in range(2)]
+    for parameter in parameters:
+        parameter.grad = Tensor(numbers.copy())
+    both = np.concatenate([numbers, numbers]).ravel().astype(np.float64)
+    norm = np.linalg.norm(both / scale, order) * scale
+    assert clip_grad_norm_(parameters, math.inf, order).item() == pytest.approx(norm, rel=1e-5)
+    assert clip_grad_norm_(parameters, 1e30, order).item() == pytest.approx(norm, rel=1e-5)
+    if scale > 1:
+        np.testing.assert_allclose(parameters[0].grad.numpy() * (norm / scale), numbers, rtol=1e-5)
+
+
+def test_a_limit_beyond_float16_limits_nothing():
+    parameter = Tensor(np.zeros(2, np.float16), requires_grad=True)
+    parameter.grad = Tensor(np.array([60000, -3], np.float16))
+    clip_grad_value_([parameter], 1e5)
+    assert parameter.grad.tolist() == [60000, -3]

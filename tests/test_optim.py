@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 
+import ml_dtypes
 import numpy as np
 import pytest
 import torch
@@ -134,6 +135,29 @@ def test_float32_stays_float32_and_close(name: str, options: dict):
     train(getattr(optim, name)(exact, **options), exact)
     assert all(parameter.dtype == np.float32 for parameter in ours)
     assert_equal_parameters(ours, exact, 1e-4)
+
+
+@pytest.mark.parametrize(("name", "options"), ONE_OF_EACH)
+@pytest.mark.parametrize("half", [np.float16, ml_dtypes.bfloat16], ids=["float16", "bfloat16"])
+def test_steps_of_16_bits_are_those_of_float32_rounded(name: str, options: dict, half: type):
+    """The squares of such gradients vanish in float16, as does Adam's eps."""
+    start = np.linspace(-2, 2, 60).astype(half)
+    ours = Tensor(start.copy(), requires_grad=True)
+    theirs = torch.from_numpy(start.astype(np.float32)).requires_grad_()
+    optimizer = getattr(optim, name)([ours], **options)
+    reference = getattr(torch.optim, name)([theirs], **options)
+    for step in range(STEPS):
+        gradient = (np.arange(60) % 4 * 1e-4 * (step + 1)).astype(half)
+        ours.grad, theirs.grad = Tensor(gradient), torch.from_numpy(gradient.astype(np.float32))
+        optimizer.step()
+        reference.step()
+        rounded = theirs.detach().numpy().astype(half).astype(np.float32)
+        theirs.data.copy_(torch.from_numpy(rounded))
+        np.testing.assert_allclose(ours.detach().numpy().astype(np.float32), rounded, rtol=1e-6)
+    again = getattr(optim, name)([ours], **options)
+    again.load_state_dict(optimizer.state_dict())
+    for kind, value in optimizer.state[ours].items():
+        np.testing.assert_array_equal(again.state[ours][kind], value)
 
 
 @pytest.mark.parametrize(("name", "options"), ONE_OF_EACH)

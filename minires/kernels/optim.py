@@ -15,6 +15,7 @@ from functools import lru_cache
 import numpy as np
 
 from minires.device import Array, array_module
+from minires.dtypes import wide_dtype
 from minires.kernels import kernels_for
 from minires.kernels.capture import CaptureError
 
@@ -68,7 +69,7 @@ def unscale(gradients: Sequence[Array], factor: float | Array) -> Array:
     xp = array_module(first)
     with np.errstate(over="ignore", invalid="ignore"):
         for gradient in given:
-            gradient *= gradient.dtype.type(factor)
+            xp.multiply(gradient, wide_dtype(gradient.dtype).type(factor), out=gradient, casting="unsafe")
     finite = xp.stack([xp.isfinite(gradient).all() for gradient in given]).all()
     return xp.asarray(~finite).astype(np.int32).reshape(1)
 

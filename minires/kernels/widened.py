@@ -20,8 +20,8 @@ from minires.kernels import reference
 class Widened:
     """The kernels of a module, for arrays of 16 bits.
 
-    Results with as many axes as the first operand are rounded to its dtype. What belongs to a channel, such as the mean
-    of a batch norm, has fewer and stays in float32.
+    Results are rounded to the dtype of the first operand. What belongs to a channel, such as the mean of a batch norm,
+    stays in float32: it has one axis where the operand has more.
     """
 
     cast = staticmethod(reference.cast)
@@ -34,8 +34,9 @@ class Widened:
 
         def run(first: Array, *others: Any) -> Any:
             def rounded(result: Any) -> Any:
-                shrinks = _is_array(result) and result.dtype.kind == "f" and result.ndim == first.ndim
-                return result.astype(first.dtype) if shrinks else result
+                if not _is_array(result) or result.dtype.kind != "f" or result.ndim == 1 < first.ndim:
+                    return result
+                return result.astype(first.dtype)
 
             result = kernel(*(_widened(operand) for operand in (first, *others)))
             return tuple(rounded(part) for part in result) if isinstance(result, tuple) else rounded(result)

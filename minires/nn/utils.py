@@ -9,7 +9,9 @@ import numpy as np
 
 from minires.autograd import Tensor, no_grad
 from minires.autograd.creation import get_default_dtype
-from minires.device import Array, array_module
+from minires.device import Array, array_module, is_cuda_array
+from minires.dtypes import wide_dtype
+from minires.ops.squares import are_in_range, power_of_two
 
 
 def clip_grad_norm_(
@@ -31,7 +33,7 @@ def clip_grad_norm_(
 
     Returns
     -------
-    Tensor () : the norm before clipping.
+    Tensor () : the norm before clipping, in float32 for gradients of 16 bits.
 
     Raises
     ------
@@ -59,7 +61,7 @@ def clip_grad_norm_(
         factor = xp.minimum(max_norm / (total + 1e-6), 1.0)  # stays on the device: reading it would make the GPU wait
         for gradient in gradients:
             array = gradient.writable_array()
-            array *= factor.astype(array.dtype)
+            xp.multiply(array, factor.astype(wide_dtype(array.dtype)), out=array, casting="unsafe")
     return Tensor(total)
 
 
@@ -73,7 +75,7 @@ def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float) -
     """
     if not clip_value >= 0:
         raise ValueError(f"clip_value must be at least 0, got {clip_value}")
-    with no_grad():
+    with no_grad(), np.errstate(over="ignore"):  # no limit at all where 16 bits do not reach that far
         for gradient in _gradients(parameters):
             array = gradient.writable_array()
             array_module(array).clip(array, -clip_value, clip_value, out=array)
@@ -85,15 +87,32 @@ def _gradients(parameters: Tensor | Iterable[Tensor]) -> list[Tensor]:
 
 
 def _norm(array: Array, order: float) -> Array:
-    """Return the norm of all elements as one vector."""
+    """Return the norm of all elements as one vector, those of 16 bits in float32."""
     xp = array_module(array)
-    if order == 2:
-        axes = sorted(range(array.ndim), key=lambda axis: -abs(array.strides[axis]))
-        vector = array.transpose(axes).reshape(-1)  # in the order in which they lie in memory: no copy
-        return xp.sqrt(vector @ vector)
-    magnitudes = xp.abs(array)
-    if order == math.inf:
-        return magnitudes.max() if magnitudes.size else xp.zeros((), array.dtype)
+    axes = sorted(range(array.ndim), key=lambda axis: -abs(array.strides[axis]))
+    vector = array.transpose(axes).reshape(-1)  # in the order in which they lie in memory: no copy
+    vector = vector.astype(wide_dtype(array.dtype), copy=False)
     if order == 0:
-        return (magnitudes != 0).sum().astype(array.dtype)
-    return (magnitudes**order).sum() ** (1 / order)
+        return (vector != 0).sum().astype(vector.dtype)
+    if order == 2:
+        square = _sum_of_squares(vector)
+        # On a GPU the host would have to wait for the answer.
+        if is_cuda_array(vector) or are_in_range(square, vector.size):
+            return xp.sqrt(square)
+    magnitudes = xp.abs(vector)
+    if order == math.inf:
+        return magnitudes.max() if magnitudes.size else xp.zeros((), vector.dtype)
+    scale = power_of_two(vector, (0,))[0]
+    return ((magnitudes / scale) ** order).sum() ** (1 / order) * scale
+
+
+def _sum_of_squares(vector: Array) -> Array:
+    """Return the dot product of a vector with itself; on the CPU in blocks, so that rounding errors do not add up."""
+    if is_cuda_array(vector):
+        return vector @ vector
+    whole = vector.size - vector.size % _BLOCK
+    blocks, rest = vector[:whole].reshape(-1, _BLOCK), vector[whole:]
+    return vector.dtype.type(np.vecdot(blocks, blocks).sum(dtype=np.float64) + rest @ rest)
+
+
+_BLOCK = 4096

@@ -11,6 +11,7 @@ import math
 from minires.autograd import Function, Tensor
 from minires.device import Array, array_module
 from minires.kernels import kernels_for
+from minires.ops.autocast import rounds_once
 from minires.ops.clamp import clamp
 from minires.ops.pointwise import erf, exp, sigmoid, tanh
 from minires.ops.promotion import check_floating
@@ -48,7 +49,7 @@ class ReLU6(Function):
 
     def forward(self, x):
         self.save(x)
-        return x.clip(0, 6)
+        return x.clip(0, 6).astype(x.dtype, copy=False)  # NumPy makes float32 of bfloat16
 
     def backward(self, dy):
         x = self.saved[0].array
@@ -135,6 +136,7 @@ def relu6(input: Tensor, inplace: bool = False) -> Tensor:
     return ReLU6()(input)
 
 
+@rounds_once
 def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
     """Return x where x > 0, else negative_slope * x.
 
@@ -147,6 +149,7 @@ def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = Fals
     return LeakyReLU(negative_slope)(input)
 
 
+@rounds_once
 def silu(input: Tensor, inplace: bool = False) -> Tensor:
     """Return x * sigmoid(x) of each element (Hendrycks and Gimpel 2016; "swish").
 
@@ -159,6 +162,7 @@ def silu(input: Tensor, inplace: bool = False) -> Tensor:
     return SiLU()(input)
 
 
+@rounds_once
 def gelu(input: Tensor, approximate: str = "none") -> Tensor:
     """Return x * P(x), P the standard normal distribution function (Hendrycks and Gimpel 2016).
 

@@ -5,7 +5,9 @@ Each backward multiplies by the partial derivative and sums over the axes that w
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,7 +16,7 @@ from minires.autograd import Function, Tensor
 from minires.autograd.creation import number_dtype
 from minires.device import array_module
 from minires.dtypes import is_floating, is_higher_kind, python_number, stored_number, wrapped_number
-from minires.ops.autocast import computes_in_float32
+from minires.ops.autocast import computes_in_float32, rounds_once
 from minires.ops.broadcast import sum_to
 from minires.ops.pointwise import log
 from minires.ops.promotion import matched, result_type
@@ -54,8 +56,12 @@ class Mul(Function):
 
     def backward(self, dy):
         a, b = self.saved
-        da = sum_to(dy * b, self.input_shapes[0]) if self.needs_grad[0] else None
-        db = sum_to(dy * a, self.input_shapes[1]) if self.needs_grad[1] else None
+        a_shape, b_shape = self.input_shapes
+        da = db = None
+        if self.needs_grad[0]:
+            da = dy * b if dy.shape == a_shape else _summed_product(dy, b, a_shape)
+        if self.needs_grad[1]:
+            db = dy * a if dy.shape == b_shape else _summed_product(dy, a, b_shape)
         return da, db
 
 
@@ -161,6 +167,20 @@ class Remainder(Function):
         return da, db
 
 
+def _rounds_once_alone(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """`rounds_once`, but for two Tensors of one dtype: their sum or product is a single step, which rounds once."""
+    rounding_once = rounds_once(function)
+
+    @functools.wraps(function)
+    def operation(input: Any, other: Any, **options: Any) -> Tensor:
+        are_tensors = isinstance(input, Tensor) and isinstance(other, Tensor)
+        if are_tensors and input.array.dtype == other.array.dtype and not options:
+            return function(input, other)
+        return rounding_once(input, other, **options)
+
+    return operation
+
+
 def _scaled(name: str, input: Any, other: Any, alpha: float) -> tuple:
     """(input, alpha * other) with dtypes promoted."""
     a, b = matched(name, input, other)
@@ -177,6 +197,7 @@ def _scaled(name: str, input: Any, other: Any, alpha: float) -> tuple:
     return a, (mul(b, factor) if isinstance(b, Tensor) else wrapped_number(python_number(other) * factor, dtype))
 
 
+@_rounds_once_alone
 def add(input: Any, other: Any, *, alpha: float = 1) -> Tensor:
     """Return ``input + alpha * other``, broadcast.
 
@@ -188,6 +209,7 @@ def add(input: Any, other: Any, *, alpha: float = 1) -> Tensor:
     return Add()(*_scaled("add", input, other, alpha))
 
 
+@_rounds_once_alone
 def sub(input: Any, other: Any, *, alpha: float = 1) -> Tensor:
     """Return ``input - alpha * other``, broadcast.
 
@@ -201,6 +223,7 @@ def sub(input: Any, other: Any, *, alpha: float = 1) -> Tensor:
     return Sub()(*_scaled("sub", input, other, alpha))
 
 
+@_rounds_once_alone
 def mul(input: Any, other: Any) -> Tensor:
     """Return ``input * other``, broadcast.
 
@@ -212,6 +235,12 @@ def mul(input: Any, other: Any) -> Tensor:
     return Mul()(*matched("mul", input, other))
 
 
+@rounds_once
+def _summed_product(a: Tensor, b: Any, shape: tuple[int, ...]) -> Tensor:
+    return sum_to(a * b, shape)
+
+
+@rounds_once
 def div(input: Any, other: Any, *, rounding_mode: str | None = None) -> Tensor:
     """Return ``input / other``, broadcast; integers divide to the default floating-point dtype.
 
@@ -237,6 +266,7 @@ def floor_divide(input: Any, other: Any) -> Tensor:
     return div(input, other, rounding_mode="floor")
 
 
+@rounds_once
 def remainder(input: Any, other: Any) -> Tensor:
     """Return ``input % other``, which has the sign of ``other``, as in Python.
 

@@ -1,10 +1,15 @@
-"""Automatic mixed precision: which operations compute in 16 bits inside `autocast`, and which in float32.
+"""The precision of operations on 16-bit numbers, and automatic mixed precision.
 
-Convolutions, `linear` and matrix products take their operands in 16 bits: that halves what they read and lets tensor
-cores multiply. Losses, softmax, powers, exponentials and sums take theirs in float32, for 16 bits overflow or lose
-small terms there. All others compute in the dtype they are given, and promote where two meet. Weights stay float32; the
-cast to 16 bits is an operation with a gradient, so gradients come back in float32 (Micikevicius et al. 2018, "Mixed
-Precision Training", section 3.1). The lists are PyTorch's for CUDA, here for the CPU too.
+What is stored in 16 bits is computed in float32, forward and backward, and the result is rounded once. One kernel does
+so by itself. An operation made of several steps has a decorator (`rounds_once`, `computes_in_float32`) that casts its
+operands to float32 and its result back. The casts are operations with a gradient, so the backward pass computes
+in float32 between them as well.
+
+Inside `autocast`, convolutions, `linear` and matrix products take their operands in 16 bits: that halves what they read
+and lets tensor cores multiply. Losses, softmax, powers, exponentials and sums leave their result in float32, for 16
+bits overflow or lose small terms there. All others return the dtype they are given, and promote where two meet. Weights
+stay float32; the cast to 16 bits is an operation with a gradient, so gradients come back in float32 (Micikevicius et
+al. 2018, "Mixed Precision Training", section 3.1). The lists are PyTorch's for CUDA, here for the CPU too.
 """
 
 from __future__ import annotations
@@ -18,7 +23,8 @@ import numpy as np
 from minires import dtypes
 from minires.autograd import Tensor
 from minires.autograd.modes import state
-from minires.ops.cast import cast
+from minires.ops.cast import Widen, cast
+from minires.ops.promotion import result_type
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -95,20 +101,12 @@ def get_autocast_dtype(device_type: str) -> Any:
 
 def computes_in_half(function: Callable[P, R]) -> Callable[P, R]:
     """Make an operation cast its Tensors of floats to 16 bits, where `autocast` is in force for them."""
-    return _casting(function, lambda dtype, half: half if dtype != np.float64 else dtype)
 
-
-def computes_in_float32(function: Callable[P, R]) -> Callable[P, R]:
-    """Make an operation cast its Tensors of 16 bits to float32, where `autocast` is in force for them."""
-    return _casting(function, lambda dtype, half: dtypes.wide_dtype(dtype))
-
-
-def _casting(function: Callable[P, R], choose: Callable[[np.dtype, np.dtype], np.dtype]) -> Callable[P, R]:
     def chosen(value: Any) -> Any:
-        if not isinstance(value, Tensor) or not value.is_floating_point():
+        if not isinstance(value, Tensor) or not value.is_floating_point() or value.dtype == np.float64:
             return value
         half = state.autocast.get(value.device.type)
-        return value if half is None else cast(value, choose(value.dtype, half))
+        return value if half is None else cast(value, half)
 
     @functools.wraps(function)
     def operation(*args: P.args, **options: P.kwargs) -> R:
@@ -120,6 +118,49 @@ def _casting(function: Callable[P, R], choose: Callable[[np.dtype, np.dtype], np
         )
 
     return operation
+
+
+def computes_in_float32(function: Callable[P, R]) -> Callable[P, R]:
+    """Make an operation compute its Tensors of 16 bits in float32; its result stays so where `autocast` is in force.
+
+    Elsewhere the result is rounded, as by `rounds_once`.
+    """
+    return _widening(function, lambda device: device in state.autocast)
+
+
+def rounds_once(function: Callable[P, R]) -> Callable[P, R]:
+    """Make an operation compute its Tensors of 16 bits in float32, and cast its result to their `result_type`.
+
+    A call with the option ``dtype`` is left as it is: that says what to compute in.
+    """
+    return _widening(function, lambda device: False)
+
+
+def _widening(function: Callable[P, R], stays_wide: Callable[[str], bool]) -> Callable[P, R]:
+    @functools.wraps(function)
+    def operation(*args: P.args, **options: P.kwargs) -> R:
+        values: tuple[Any, ...] = (*args, *options.values()) if options else args
+        for half in values:  # written out, for most operations have none
+            if _is_half(half):
+                break
+        else:
+            return function(*args, **options)
+        if options.get("dtype") is not None:
+            return function(*args, **options)
+        result: Any = function(*map(_widened, args), **{name: _widened(value) for name, value in options.items()})
+        if not stays_wide(half.device.type):
+            result = cast(result, result_type(*(value for value in values if isinstance(value, Tensor))))
+        return result
+
+    return operation
+
+
+def _is_half(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.array.dtype.itemsize == 2 and dtypes.is_half(value.array.dtype)
+
+
+def _widened(value: Any) -> Any:
+    return Widen()(value) if _is_half(value) else value
 
 
 def _half_dtype(dtype: Any) -> np.dtype:

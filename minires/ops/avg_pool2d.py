@@ -11,6 +11,7 @@ import numpy as np
 from minires.autograd import Function, Tensor
 from minires.device import module_for
 from minires.kernels import kernels_for
+from minires.ops.autocast import rounds_once
 from minires.ops.geometry import (
     IntOrPair,
     Pool2dGeometry,
@@ -48,6 +49,7 @@ class SumPool2dInputGrad(Function):
         return SumPool2d(self.geometry)(ddx)
 
 
+@rounds_once
 def avg_pool2d(
     input: Tensor,
     kernel_size: IntOrPair,

@@ -149,8 +149,7 @@ def batch_norm(
             momentum, n = 0.0, 2
         for running, batch in ((running_mean, function.mean), (running_var, function.var * (n / (n - 1)))):
             array = running.detach().writable_array()
-            array *= 1 - momentum
-            array += momentum * batch
+            array[...] = array.astype(wide, copy=False) * (1 - momentum) + momentum * batch
     if is_fused():
         return out
     if residual is not None:

@@ -27,6 +27,22 @@ class Cast(Function):
         return Cast(self.source)(dy)
 
 
+class Widen(Cast):
+    """x of 16 bits -> x in float32, for an operation that computes there; its backward makes the copy again."""
+
+    can_remake = True
+
+    def __init__(self):
+        super().__init__(np.dtype(np.float32))
+
+    def forward(self, x):
+        self.save(x)
+        return super().forward(x)
+
+    def remake(self, x):
+        return kernels_for(x.array).cast(x.array, self.dtype)
+
+
 class ToDevice(Function):
     """x -> x on another device; the gradient is copied back."""
 

@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from minires.autograd import Tensor
 from minires.device import array_module
+from minires.dtypes import wide_dtype
+from minires.ops.cast import cast
 from minires.ops.promotion import matched
 
 
@@ -14,7 +18,8 @@ def _elementwise(function: str, name: str, input: Any, other: Any) -> Tensor:
     """Apply an array function of two operands, promoted as in arithmetic."""
     a, b = (operand.array if isinstance(operand, Tensor) else operand for operand in matched(name, input, other))
     xp = array_module(a if isinstance(input, Tensor) else b)
-    return Tensor(getattr(xp, function)(a, b))
+    with np.errstate(invalid="ignore"):  # of a NaN in bfloat16 NumPy warns
+        return Tensor(getattr(xp, function)(a, b))
 
 
 def _compare(name: str, function: str) -> Callable[[Any, Any], Tensor]:
@@ -98,7 +103,7 @@ def isclose(input: Tensor, other: Tensor, rtol: float = 1e-5, atol: float = 1e-8
     """
     if input.dtype != other.dtype:
         raise RuntimeError(f"isclose needs equal dtypes, got {input.dtype} and {other.dtype}: convert one with .to()")
-    a, b = matched("isclose", input, other)
+    a, b = (cast(operand, wide_dtype(operand.dtype)) for operand in matched("isclose", input, other))
     xp = array_module(a.array)
     return Tensor(xp.isclose(a.array, b.array, rtol=rtol, atol=atol, equal_nan=equal_nan))
 

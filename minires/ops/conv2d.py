@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from minires.autograd import Function, Tensor
 from minires.kernels import kernels_for
-from minires.ops.autocast import computes_in_half
+from minires.ops.autocast import computes_in_half, rounds_once
 from minires.ops.geometry import Conv2dGeometry, IntOrPair, as_batch, check_operands, conv2d_geometry, unbatched
 
 
@@ -117,7 +117,7 @@ def conv2d(
     x = as_batch("conv2d", input)
     geometry = conv2d_geometry(x.shape, weight.shape, stride, padding, dilation, groups)
     check_bias("conv2d", bias, geometry.weight_shape[0])
-    return unbatched(add_bias(Conv2d(geometry)(x, weight), bias), input)
+    return unbatched(convolved(Conv2d(geometry), x, weight, bias), input)
 
 
 def check_bias(op: str, bias: Tensor | None, channels: int) -> None:
@@ -135,6 +135,16 @@ def check_bias(op: str, bias: Tensor | None, channels: int) -> None:
         )
 
 
-def add_bias(y: Tensor, bias: Tensor | None) -> Tensor:
-    """Add one number to each channel of y (N, O, P, Q)."""
-    return y if bias is None else y + bias.reshape(1, -1, 1, 1)
+def convolved(function: Function, x: Tensor, w: Tensor, bias: Tensor | None) -> Tensor:
+    """Return function(x, w), with one number added to each channel of it unless ``bias`` is None."""
+    if bias is None:
+        return function(x, w)
+    # In 16 bits a GPU multiplies faster, and rounds before the bias is added; the CPU computes in float32 anyway.
+    return (_biased if x.is_cuda else _biased_rounding_once)(function, x, w, bias)
+
+
+def _biased(function: Function, x: Tensor, w: Tensor, bias: Tensor) -> Tensor:
+    return function(x, w) + bias.reshape(1, -1, 1, 1)
+
+
+_biased_rounding_once = rounds_once(_biased)

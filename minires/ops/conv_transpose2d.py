@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from minires.autograd import Tensor
 from minires.ops.autocast import computes_in_half
-from minires.ops.conv2d import Conv2dInputGrad, add_bias, check_bias
+from minires.ops.conv2d import Conv2dInputGrad, check_bias, convolved
 from minires.ops.geometry import IntOrPair, as_batch, check_operands, conv_transpose2d_geometry, unbatched
 from minires.ops.pad import pad
 
@@ -58,4 +58,4 @@ def conv_transpose2d(
     if x.shape != geometry.output_shape:  # output_padding leaves room for more windows: they stamp nothing
         rows, cols = (places - size for places, size in zip(geometry.output_shape[2:], x.shape[2:], strict=True))
         x = pad(x, (0, cols, 0, rows))
-    return unbatched(add_bias(Conv2dInputGrad(geometry)(x, weight), bias), input)
+    return unbatched(convolved(Conv2dInputGrad(geometry), x, weight, bias), input)

@@ -6,6 +6,7 @@ import numpy as np
 
 from minires.autograd import Function, Tensor
 from minires.device import Array, device_of, generator
+from minires.dtypes import wide_dtype
 
 
 class Dropout(Function):
@@ -16,9 +17,9 @@ class Dropout(Function):
         self.scale = scale
 
     def forward(self, x):
-        y = x * self.kept
+        y = (x * self.kept).astype(wide_dtype(x.dtype), copy=False)  # in 16 bits the scale itself would be rounded
         y *= self.scale
-        return y
+        return y.astype(x.dtype, copy=False)
 
     def backward(self, dy):
         return Dropout(self.kept, self.scale)(dy)

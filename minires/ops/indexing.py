@@ -14,6 +14,7 @@ import numpy as np
 from minires.autograd import Function, Tensor
 from minires.device import Array, array_module, is_cuda_array, to_device
 from minires.ops.aliases import takes_axis
+from minires.ops.autocast import rounds_once
 from minires.ops.axes import normalized_axis
 
 
@@ -46,7 +47,7 @@ class PutItem(Function):
             dx[self.index] = dy
             return dx
         dx = xp.zeros(self.shape, np.float64)  # one element may get many gradients, one after another
-        xp.add.at(dx, self.index, dy)
+        xp.add.at(dx, self.index, dy.astype(np.float64))
         return dx.astype(dy.dtype)
 
     def backward(self, ddx):
@@ -208,6 +209,7 @@ def gather(input: Tensor, dim: int, index: Tensor, *, sparse_grad: bool = False)
 
 
 @takes_axis
+@rounds_once
 def scatter_add(input: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
     """Return ``input`` with src[i, j, k] added at [i, index[i, j, k], k], here for ``dim`` = 1 of 3 axes.
 

@@ -27,6 +27,7 @@ import numpy as np
 from minires.autograd import Function, Tensor
 from minires.device import array_module
 from minires.kernels.layout import from_nhwc
+from minires.ops.autocast import rounds_once
 from minires.ops.geometry import IntOrPair, Pair, check_operands, checked_planes, pair
 
 Taps = tuple[tuple[np.ndarray, np.ndarray | None], ...]  # (index, weight) pairs, each (P,); a weight of None is 1
@@ -77,6 +78,7 @@ class ResampleTranspose(Function):
         return Resample(self.axis, self.taps)(ddx)
 
 
+@rounds_once
 def interpolate(
     input: Tensor,
     size: IntOrPair | None = None,
@@ -183,7 +185,7 @@ def _nearest_taps(length: int, outputs: int, factor: float | None) -> Taps:
 
 
 def _linear_taps(length: int, outputs: int, factor: float | None, align_corners: bool, dtype: np.dtype) -> Taps:
-    """Positions are computed in the dtype of the input; equal lengths are taken exactly."""
+    """Positions are computed in ``dtype``, float32 or float64; equal lengths are taken exactly."""
     p = np.arange(outputs)
     if outputs == length:
         return ((p, None),)

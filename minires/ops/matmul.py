@@ -6,7 +6,7 @@ from typing import Any
 
 from minires.autograd import Function, Tensor
 from minires.kernels import kernels_for
-from minires.ops.autocast import computes_in_half
+from minires.ops.autocast import computes_in_half, rounds_once
 from minires.ops.broadcast import check_shapes_broadcast, sum_to
 
 
@@ -19,9 +19,21 @@ class MatMul(Function):
 
     def backward(self, dy):
         a, b = self.saved
-        da = sum_to(MatMul()(dy, b.transpose(-1, -2)), self.input_shapes[0]) if self.needs_grad[0] else None
-        db = sum_to(MatMul()(a.transpose(-1, -2), dy), self.input_shapes[1]) if self.needs_grad[1] else None
+        a_shape, b_shape = self.input_shapes
+        batch = dy.shape[:-2]  # a factor that was repeated over it receives the sum of the products
+        da = db = None
+        if self.needs_grad[0]:
+            b = b.transpose(-1, -2)
+            da = MatMul()(dy, b) if a_shape[:-2] == batch else _summed_product(dy, b, a_shape)
+        if self.needs_grad[1]:
+            a = a.transpose(-1, -2)
+            db = MatMul()(a, dy) if b_shape[:-2] == batch else _summed_product(a, dy, b_shape)
         return da, db
+
+
+@rounds_once
+def _summed_product(a: Tensor, b: Tensor, shape: tuple[int, ...]) -> Tensor:
+    return sum_to(MatMul()(a, b), shape)
 
 
 @computes_in_half

@@ -9,7 +9,7 @@ from minires.autograd import Function, Tensor
 from minires.autograd.creation import get_default_dtype
 from minires.device import array_module
 from minires.kernels import kernels_for
-from minires.ops.autocast import computes_in_float32
+from minires.ops.autocast import computes_in_float32, rounds_once
 from minires.ops.cast import cast
 
 
@@ -210,6 +210,7 @@ def log1p(input: Tensor) -> Tensor:
     return Log1p()(_floating(input))
 
 
+@rounds_once
 def sqrt(input: Tensor) -> Tensor:
     """Return the square root of each element: NaN below 0, and an infinite gradient at 0."""
     return Sqrt()(_floating(input))
@@ -234,26 +235,31 @@ def abs(input: Tensor) -> Tensor:
     return Abs()(input)
 
 
+@rounds_once
 def tanh(input: Tensor) -> Tensor:
     """Return the hyperbolic tangent of each element."""
     return Tanh()(_floating(input))
 
 
+@rounds_once
 def sigmoid(input: Tensor) -> Tensor:
     """Return 1 / (1 + exp(-x)) of each element."""
     return Sigmoid()(_floating(input))
 
 
+@rounds_once
 def sin(input: Tensor) -> Tensor:
     """Return the sine of each element, in radians."""
     return Sin()(_floating(input))
 
 
+@rounds_once
 def cos(input: Tensor) -> Tensor:
     """Return the cosine of each element, in radians."""
     return Cos()(_floating(input))
 
 
+@rounds_once
 def erf(input: Tensor) -> Tensor:
     """Return the Gauss error function of each element."""
     return Erf()(_floating(input))

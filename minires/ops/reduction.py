@@ -15,15 +15,16 @@ import numpy as np
 from minires.autograd import Function, Tensor
 from minires.device import array_module
 from minires.ops.aliases import takes_axis
-from minires.ops.autocast import computes_in_float32
+from minires.ops.autocast import computes_in_float32, rounds_once
 from minires.ops.axes import Axes, Dim, kept_shape, normalized_axes, normalized_axis
 from minires.ops.broadcast import broadcast_to, summed
 from minires.ops.cast import cast
 from minires.ops.clamp import maximum, minimum
 from minires.ops.indexing import take_along
-from minires.ops.pointwise import sign, sqrt
+from minires.ops.pointwise import sign
 from minires.ops.promotion import check_floating
 from minires.ops.shape import cat
+from minires.ops.squares import power_of_two, squared_deviations, sum_of_squares
 from minires.ops.where import where
 
 
@@ -78,6 +79,73 @@ class Amin(Amax):
     largest = False
 
 
+class Norm(Function):
+    """y = the square root of the sum of x^2 over ``axes``; dx = dy * x / y, 0 where y is 0."""
+
+    def __init__(self, axes: Axes, keepdim: bool):
+        self.axes = axes
+        self.keepdim = keepdim
+
+    def forward(self, x):
+        squares, scale = sum_of_squares(x, self.axes)
+        y = array_module(x).sqrt(squares) * scale
+        y = y if self.keepdim else y.squeeze(self.axes)
+        self.save(x, y)
+        return y
+
+    def backward(self, dy):
+        x, y = self.saved
+        kept = kept_shape(x.shape, self.axes)
+        y = y.reshape(kept)
+        flat = y == 0
+        return where(flat, 0.0, dy.reshape(kept)) * (x / where(flat, 1.0, y))
+
+
+class Var(Function):
+    """y = the sum of (x - mean)^2 over ``axes``, divided by ``divisor``; dx = dy * 2 * (x - mean) / divisor."""
+
+    def __init__(self, axes: Axes, keepdim: bool, divisor: float):
+        self.axes = axes
+        self.keepdim = keepdim
+        self.divisor = divisor
+
+    def forward(self, x):
+        squares, self.scale = squared_deviations(x, self.axes)
+        y = squares / self.divisor * self.scale * self.scale
+        self.save(x)
+        return y if self.keepdim else y.squeeze(self.axes)
+
+    def backward(self, dy):
+        (x,) = self.saved
+        dx = self.deviation(x) * (2 * dy / self.divisor).reshape(kept_shape(x.shape, self.axes))
+        return dx if isinstance(self.scale, float) else dx * Tensor(self.scale)
+
+    def deviation(self, x: Tensor) -> Tensor:
+        """Return (x - mean) / scale, whose sums do not overflow."""
+        if not isinstance(self.scale, float):
+            x = x / Tensor(self.scale)
+        return x - mean(x, self.axes, keepdim=True)
+
+
+class Std(Var):
+    """y = the square root of `Var`; dx = dy * (x - mean) / (divisor * y), 0 where y is 0."""
+
+    def forward(self, x):
+        squares, self.scale = squared_deviations(x, self.axes)
+        y = array_module(x).sqrt(squares / self.divisor) * self.scale
+        y = y if self.keepdim else y.squeeze(self.axes)
+        self.save(x, y)
+        return y
+
+    def backward(self, dy):
+        x, y = self.saved
+        kept = kept_shape(x.shape, self.axes)
+        y = y.reshape(kept)
+        flat = y == 0
+        y = where(flat, 1.0, y if isinstance(self.scale, float) else y / Tensor(self.scale))
+        return self.deviation(x) / y * where(flat, 0.0, (dy / self.divisor).reshape(kept))
+
+
 def _prepared(name: str, input: Tensor, dim: Dim, keepdim: bool) -> tuple[Tensor, Axes, bool]:
     """Check the axes. A 0-dimensional Tensor is reduced as its one-element view, and stays 0-dimensional."""
     axes = normalized_axes(name, dim, input.ndim)
@@ -94,10 +162,10 @@ def sum(input: Tensor, dim: Dim = None, keepdim: bool = False, *, dtype: Any = N
     IndexError
         If ``dim`` is out of range.
     """
-    if dtype is None and not input.is_floating_point():
-        dtype = np.int64
     if dtype is not None:
-        input = cast(input, dtype)
+        return cast(sum(cast(input, dtype), dim, keepdim), dtype)
+    if not input.is_floating_point():
+        input = cast(input, np.int64)
     input, axes, keepdim = _prepared("sum", input, dim, keepdim)
     return Sum(axes, keepdim)(input)
 
@@ -114,10 +182,10 @@ def prod(input: Tensor, dim: int | None = None, keepdim: bool = False, *, dtype:
     IndexError
         If ``dim`` is out of range.
     """
-    if dtype is None and not input.is_floating_point():
-        dtype = np.int64
     if dtype is not None:
-        input = cast(input, dtype)
+        return cast(prod(cast(input, dtype), dim, keepdim), dtype)
+    if not input.is_floating_point():
+        input = cast(input, np.int64)
     if dim is None:
         factors, axis, shape = input.reshape(-1), 0, (1,) * input.ndim if keepdim else ()
     else:
@@ -137,6 +205,7 @@ def prod(input: Tensor, dim: int | None = None, keepdim: bool = False, *, dtype:
 
 
 @takes_axis
+@rounds_once
 def mean(input: Tensor, dim: Dim = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
     """Return the mean over ``dim``: NaN over no elements.
 
@@ -148,13 +217,14 @@ def mean(input: Tensor, dim: Dim = None, keepdim: bool = False, *, dtype: Any = 
         If ``dim`` is out of range.
     """
     if dtype is not None:
-        input = cast(input, dtype)
+        return mean(cast(input, dtype), dim, keepdim)
     check_floating("mean", input)
     input, axes, keepdim = _prepared("mean", input, dim, keepdim)
     return Sum(axes, keepdim)(input) / (_count(input, axes) or math.nan)
 
 
 @takes_axis
+@rounds_once
 def var(
     input: Tensor,
     dim: Dim | builtins.bool = None,
@@ -175,20 +245,11 @@ def var(
     IndexError
         If ``dim`` is out of range.
     """
-    if isinstance(dim, builtins.bool):
-        dim, unbiased = None, dim
-    if correction is not None and unbiased is not None:
-        raise TypeError("var: unbiased and correction say the same: give one of them")
-    if correction is None:
-        correction = 0 if unbiased is False else 1
-    check_floating("var", input)
-    input, axes, keepdim = _prepared("var", input, dim, keepdim)
-    deviation = input - mean(input, axes, keepdim=True)
-    # No degrees of freedom leave 0 / 0, NaN, as in PyTorch.
-    return Sum(axes, keepdim)(deviation * deviation) / builtins.max(_count(input, axes) - correction, 0)
+    return _spread(Var, "var", input, dim, unbiased, keepdim, correction)
 
 
 @takes_axis
+@rounds_once
 def std(
     input: Tensor,
     dim: Dim | builtins.bool = None,
@@ -198,7 +259,28 @@ def std(
     correction: float | None = None,
 ) -> Tensor:
     """Return the standard deviation over ``dim``, the square root of `var`; its gradient at 0 is 0."""
-    return _sqrt_flat_at_zero(var(input, dim, unbiased, keepdim, correction=correction))
+    return _spread(Std, "std", input, dim, unbiased, keepdim, correction)
+
+
+def _spread(
+    function: type[Var],
+    name: str,
+    input: Tensor,
+    dim: Dim | builtins.bool,
+    unbiased: builtins.bool | None,
+    keepdim: bool,
+    correction: float | None,
+) -> Tensor:
+    if isinstance(dim, builtins.bool):
+        dim, unbiased = None, dim
+    if correction is not None and unbiased is not None:
+        raise TypeError(f"{name}: unbiased and correction say the same: give one of them")
+    if correction is None:
+        correction = 0 if unbiased is False else 1
+    check_floating(name, input)
+    input, axes, keepdim = _prepared(name, input, dim, keepdim)
+    # No degrees of freedom leave 0 / 0, NaN, as in PyTorch.
+    return function(axes, keepdim, builtins.max(_count(input, axes) - correction, 0))(input)
 
 
 @takes_axis
@@ -224,7 +306,8 @@ def norm(
     if dtype is not None:
         input = cast(input, dtype)
     if p in (2, "fro", None):
-        return _sqrt_flat_at_zero(sum(input * input, dim, keepdim))
+        input, axes, keepdim = _prepared("norm", input, dim, keepdim)
+        return Norm(axes, keepdim)(input)
     if not isinstance(p, (int, float)):
         raise ValueError(f'norm: p must be a number or "fro", got {p!r}')
     if p == 1:
@@ -233,24 +316,23 @@ def norm(
         return amax(input.abs(), dim, keepdim)
     if p == -math.inf:
         return amin(input.abs(), dim, keepdim)
-    if p < 0:
-        _check_not_empty("norm", *_prepared("norm", input, dim, keepdim)[:2])
     zero = input == 0
     if p == 0:
         return sum(where(zero, sign(input), 1.0), dim, keepdim)
-    powers = where(zero, 0.0 if p > 0 else math.inf, where(zero, 1.0, input.abs()) ** p)
-    total = sum(powers, dim, keepdim)
+    input, axes, keepdim = _prepared("norm", input, dim, keepdim)
+    if p < 0:
+        _check_not_empty("norm", input, axes)
+    scale = Tensor(power_of_two(input.array, axes))  # powers of the quotients neither overflow nor all vanish
+    zero = zero.reshape(input.shape)
+    powers = where(zero, 0.0 if p > 0 else math.inf, (where(zero, 1.0, input.abs()) / scale) ** p)
+    total = Sum(axes, True)(powers)
     flat = (total == 0) & (p > 0)
-    return where(flat, 0.0, where(flat, 1.0, total) ** (1 / p))
-
-
-def _sqrt_flat_at_zero(input: Tensor) -> Tensor:
-    """The square root of sums of squares, which is taken to be flat where it is 0: there is nothing to shrink."""
-    zero = input == 0
-    return where(zero, 0.0, sqrt(where(zero, 1.0, input)))
+    result = where(flat, 0.0, where(flat, 1.0, total) ** (1 / p)) * scale
+    return result if keepdim else result.squeeze(axes)
 
 
 @takes_axis
+@rounds_once
 def amax(input: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
     """Return the largest element over ``dim``; equal ones share the gradient evenly.
 
@@ -263,6 +345,7 @@ def amax(input: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
 
 
 @takes_axis
+@rounds_once
 def amin(input: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
     """Return the smallest element over ``dim``; equal ones share the gradient evenly.
 

@@ -61,7 +61,9 @@ def softmax(input: Tensor, dim: int, *, dtype: Any = None) -> Tensor:
     IndexError
         If ``dim`` is out of range.
     """
-    return _along_axis(Softmax, "softmax", input, dim, dtype)
+    if dtype is not None:
+        return cast(softmax(cast(input, dtype), dim), dtype)
+    return _along_axis(Softmax, "softmax", input, dim)
 
 
 @takes_axis
@@ -76,12 +78,12 @@ def log_softmax(input: Tensor, dim: int, *, dtype: Any = None) -> Tensor:
     IndexError
         If ``dim`` is out of range.
     """
-    return _along_axis(LogSoftmax, "log_softmax", input, dim, dtype)
-
-
-def _along_axis(function: Any, name: str, input: Tensor, dim: int, dtype: Any) -> Tensor:
     if dtype is not None:
-        input = cast(input, dtype)
+        return cast(log_softmax(cast(input, dtype), dim), dtype)
+    return _along_axis(LogSoftmax, "log_softmax", input, dim)
+
+
+def _along_axis(function: Any, name: str, input: Tensor, dim: int) -> Tensor:
     check_floating(name, input)
     axis = normalized_axis(name, dim, input.ndim or 1)
     if not input.numel():

@@ -6,6 +6,7 @@ import numpy as np
 
 from minires.autograd import Tensor
 from minires.device import Array, array_module
+from minires.dtypes import wide_dtype
 from minires.ops.aliases import takes_axis
 from minires.ops.axes import normalized_axis
 from minires.ops.indexing import take_along
@@ -67,6 +68,7 @@ def topk(input: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: boo
 def _order(array: Array, axis: int, descending: bool) -> Array:
     """The stable order. Descending, it is the reverse of the order of the reversed elements: ties stay as they were."""
     xp = array_module(array)
+    array = array.astype(wide_dtype(array.dtype), copy=False)  # NumPy does not put a NaN of bfloat16 last
     if not array.ndim:
         return xp.zeros((), np.int64)
     if not descending:

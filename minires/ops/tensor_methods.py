@@ -11,6 +11,7 @@ from minires.autograd import Tensor, creation
 from minires.ops import (
     activation,
     arithmetic,
+    autocast,
     broadcast,
     cast,
     clamp,
@@ -59,7 +60,7 @@ class TensorMethods:
     __neg__ = neg = arithmetic.neg
     __matmul__, matmul, mm, bmm = matmul.matmul, matmul.matmul, matmul.mm, matmul.bmm
     __rsub__ = _reflected(arithmetic.sub)
-    __rtruediv__ = _reflected(arithmetic.div)
+    __rtruediv__ = autocast.computes_in_float32(_reflected(arithmetic.div))
     __rfloordiv__ = _reflected(arithmetic.floor_divide)
     __rmod__ = _reflected(arithmetic.remainder)
     __rpow__ = _reflected(arithmetic.pow)

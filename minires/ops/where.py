@@ -21,7 +21,8 @@ class Where(Function):
 
     def forward(self, a, b):
         xp = array_module(self.condition)
-        return xp.where(self.condition, a, b)
+        dtype = b.dtype if isinstance(a, (bool, int, float)) else a.dtype
+        return xp.where(self.condition, a, b).astype(dtype, copy=False)  # NumPy makes float64 of bfloat16 and a number
 
     def backward(self, dy):
         da = sum_to(Where(self.condition)(dy, 0.0), self.input_shapes[0]) if self.needs_grad[0] else None

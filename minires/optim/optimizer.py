@@ -21,6 +21,7 @@ from typing import Any
 
 from minires.autograd import Tensor, enable_grad, no_grad
 from minires.device import Array, array_module, device_of, to_device
+from minires.dtypes import wide_dtype
 
 Options = dict[str, Any]
 Params = Iterable[Tensor] | Iterable[Options] | Iterable[tuple[str, Tensor]]
@@ -70,6 +71,7 @@ class Optimizer:
     def update(self, parameter: Array, gradient: Array, state: dict[str, Any], options: Options) -> None:
         """Change the array ``parameter`` in place; ``gradient`` is not to be changed.
 
+        Of 16-bit numbers both come in float32. The parameter is rounded afterwards; what is remembered is not.
         ``state`` is this parameter's own dict, empty at the first step: Tensors and numbers in it are saved.
         ``options`` are those of the parameter's group.
         """
@@ -78,8 +80,13 @@ class Optimizer:
     def update_group(self, group: Options) -> None:
         """Update the parameters of a group that have gradients: each by `update`, unless overridden."""
         for parameter in group["params"]:
-            if parameter.grad is not None:
-                self.update(parameter.writable_array(), parameter.grad.array, self.state[parameter], group)
+            if parameter.grad is None:
+                continue
+            array, gradient = parameter.writable_array(), parameter.grad.array
+            wide = array.astype(wide_dtype(array.dtype), copy=False)
+            self.update(wide, gradient.astype(wide.dtype, copy=False), self.state[parameter], group)
+            if wide is not array:
+                array[...] = wide
 
     def check_options(self, options: Options) -> None:
         """Raise ValueError if an option of a group has no sensible value."""
@@ -200,7 +207,7 @@ class Optimizer:
         key = (device_of(like), like.dtype, number)
         memory = self._scratch.get(key)
         if memory is None or memory.size < like.size:
-            largest = max(p.array.size for p in self._parameters() if p.dtype == like.dtype)
+            largest = max(p.array.size for p in self._parameters() if wide_dtype(p.dtype) == like.dtype)
             memory = self._scratch[key] = array_module(like).empty(max(largest, like.size), like.dtype)
         order = sorted(range(like.ndim), key=lambda axis: -abs(like.strides[axis]))
         lying = memory[: like.size].reshape(tuple(like.shape[axis] for axis in order))
@@ -243,13 +250,13 @@ def _listed(params: Any) -> Options:
 
 
 def _copied(value: Any, owner: Tensor, what: str) -> Any:
-    """Copy one remembered value; an array of the parameter's shape takes its dtype, device and memory order."""
+    """Copy one remembered value; an array of the parameter's shape takes its device, order and dtype or float32."""
     if not isinstance(value, Tensor):
         return copy.deepcopy(value)
     if value.shape == () and owner.shape != ():  # a count that PyTorch keeps as a Tensor
         return value.item()
     if value.shape != owner.shape:
         raise ValueError(f"{what} has shape {value.shape} in the state, its parameter has {owner.shape}")
-    result = array_module(owner.array).empty_like(owner.array)
+    result = array_module(owner.array).empty_like(owner.array, wide_dtype(owner.dtype))
     result[...] = to_device(value.array, owner.device)
     return Tensor(result)

@@ -23,7 +23,7 @@ from minires.ops.clamp import Clamp, Maximum
 from minires.ops.conv2d_add_relu import Conv2dAddRelu
 from minires.ops.indexing import GetItem
 from minires.ops.pointwise import Abs, Step
-from minires.ops.reduction import Amax
+from minires.ops.reduction import Amax, Norm, Std
 from minires.ops.regression_losses import SmoothL1
 from minires.ops.where import Where
 
@@ -94,11 +94,13 @@ _BRANCHES: dict[type[Function], Callable[..., Iterable[np.ndarray]]] = {
     GetItem: lambda function, y, x: _index_arrays(function.index),
     LeakyReLU: lambda function, y, x: [_side(x)],
     Maximum: lambda function, y, a, b: [_side(a, b)],
+    Norm: lambda function, y, x: [y == 0],
     ReLU: lambda function, y, x: [y > 0],
     ReLU6: lambda function, y, x: [_side(x), _side(x, 6)],
     Remainder: lambda function, y, a, b: [np.floor_divide(a, b)],
     RoundedDiv: lambda function, y, a, b: [y],
     SmoothL1: lambda function, y, a, b: [_side(np.abs(np.subtract(a, b)), function.beta), _side(a, b)],
+    Std: lambda function, y, x: [y == 0],
     Step: lambda function, y, x: [y],
     Where: lambda function, y, *operands: [function.condition],
 }
