@@ -10,6 +10,7 @@ import numpy as np
 from minires.autograd import Function, Tensor
 from minires.device import array_module
 from minires.dtypes import stored_number
+from minires.ops.autocast import rounds_once
 
 Widths = tuple[tuple[int, int], ...]  # (before, after) of each axis
 
@@ -74,6 +75,11 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
             f'pad: mode "{mode}" pads the last 1, 2 or 3 axes and leaves one or two before them, '
             f"got {len(flat)} widths for shape {input.shape}"
         )
+    return _by_index(input, mode, widths)
+
+
+@rounds_once
+def _by_index(input: Tensor, mode: str, widths: Widths) -> Tensor:
     if mode == "circular":
         input, widths = _cropped(input, widths)
     for axis, (before, after) in enumerate(widths):

@@ -291,6 +291,7 @@ def ceil(input: Tensor) -> Tensor:
     return _step("ceil", input)
 
 
+@rounds_once
 def round(input: Tensor, *, decimals: int = 0) -> Tensor:
     """Return the nearest number with so many decimals to each element, halves going to the even one; the gradient is 0.
 
