@@ -130,26 +130,15 @@ def test_a_view_of_one_element_writes_through():
     assert x.tolist() == [0, 5, 0]
 
 
-def test_augmented_assignment_in_a_recorded_computation_makes_a_new_tensor():
+def test_augmented_assignment_in_a_recorded_computation_changes_every_name():
     x = minires.ones(2, requires_grad=True)
     y = x * 2
     kept = y
     y += x
-    assert y is not kept
-    assert kept.tolist() == [2, 2]
-    y.sum().backward()
+    assert y is kept
+    assert kept.tolist() == [3, 3]
+    kept.sum().backward()
     assert x.grad.tolist() == [3, 3]
-
-
-def test_an_operand_that_requires_a_gradient_is_refused():
-    x = minires.ones(2, requires_grad=True)
-    for change in (
-        lambda: minires.zeros(2).add_(x),
-        lambda: minires.zeros(2).copy_(x),
-        lambda: minires.zeros(2).__setitem__(0, x[0]),
-    ):
-        with pytest.raises(RuntimeError, match="not recorded"):
-            change()
 
 
 def test_changing_a_saved_tensor_is_noticed_by_backward():

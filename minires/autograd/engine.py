@@ -165,19 +165,11 @@ class _Sum:
         """Tell whether nobody else can see this memory. In doubt it is somebody's: a copy costs little."""
         if self.made_here:
             return True
-        # Each count has the reference that is asked about and the one of the question.
-        if getrefcount(self.value) > 2 or getrefcount(self.value.array) > 2:
+        # 2: the attribute and the argument of getrefcount.
+        if getrefcount(self.value) > 2 or not self.value.is_alone() or type(self.value.array) is not np.ndarray:
             return False
         array = self.value.array
-        if type(array) is not np.ndarray or not array.flags.writeable:
-            return False
-        if array.base is None:
-            return True
-        if type(array.base) is not np.ndarray or getrefcount(array.base) > 2:
-            return False
-        # Memory that is neither NumPy's nor from our own pool may have another owner still. A slice would keep it all.
-        owned = array.base.flags.owndata or getattr(array.base.base, "lent_by_pool", False)
-        return owned and array.base.nbytes <= 2 * array.nbytes
+        return array.base is None or array.base.nbytes <= 2 * array.nbytes  # a slice would keep all of its memory
 
     def _can_grow(self) -> bool:
         """Tell whether a kernel can add to this memory: of 16-bit numbers, and on a GPU, sums are made anew."""

@@ -12,6 +12,8 @@ Shape = tuple[int, ...]
 class Expand(Function):
     """x -> x repeated to ``shape``, as a view."""
 
+    makes_views = True
+
     def __init__(self, shape: Shape):
         self.shape = shape
 

@@ -19,6 +19,8 @@ from minires.ops.axes import normalized_axis
 class GetItem(Function):
     """x -> x[index]; ``once`` says that no element of x is taken twice."""
 
+    makes_views = True
+
     def __init__(self, index: Any, once: bool):
         self.index = index
         self.once = once

@@ -19,6 +19,8 @@ from minires.ops.promotion import result_type
 class Reshape(Function):
     """x -> the same elements, in order, in another shape."""
 
+    makes_views = True
+
     def __init__(self, shape: tuple[int, ...]):
         self.shape = shape
 
@@ -31,6 +33,8 @@ class Reshape(Function):
 
 class Permute(Function):
     """x -> a view with its axes in another order."""
+
+    makes_views = True
 
     def __init__(self, axes: tuple[int, ...]):
         self.axes = axes
@@ -86,6 +90,8 @@ class Cat(Function):
 
 class Split(Function):
     """x -> views of ``lengths`` along ``axis``, the transpose of Cat."""
+
+    makes_views = True
 
     def __init__(self, axis: int, lengths: tuple[int, ...]):
         self.axis = axis
