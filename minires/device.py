@@ -158,6 +158,11 @@ def owns_memory(array: Array) -> bool:
     return array.base.flags.owndata or getattr(array.base.base, "lent_by_pool", False)
 
 
+def memory_axes(array: Array) -> tuple[int, ...]:
+    """Return the axes of an array in the order of its memory, the slowest first."""
+    return tuple(sorted(range(array.ndim), key=lambda axis: -abs(array.strides[axis])))
+
+
 def to_device(array: Array, device: Device | str | None) -> Array:
     """Return ``array`` on ``device``: itself if it lies there already, else a copy with the same memory layout.
 

@@ -20,7 +20,7 @@ from minires.autograd import anomaly
 from minires.autograd.hooks import Hooks
 from minires.autograd.modes import state
 from minires.autograd.tensor import Tensor, Version
-from minires.autograd.views import view_of
+from minires.autograd.views import Strides, strides_of_view, view_of
 from minires.device import Array, array_module, is_cuda_array
 
 creation_numbers = itertools.count()
@@ -144,6 +144,10 @@ class Function:
             f"{cls.__name__}.apply: a minires Function is an instance, not a class: call {cls.__name__}()(x), with "
             "options in the first parentheses and Tensors in the second"
         )
+
+    def view_strides(self, shape: tuple[int, ...], strides: Strides, output_index: int) -> Strides:
+        """Return the strides, in elements, of the view that it makes of an array with others."""
+        return strides_of_view(self, shape, strides, output_index)
 
     def anew(self) -> Function:
         """Return another instance with the same options, to be applied once more."""

@@ -26,9 +26,13 @@ else:
 
 
 class Version:
-    """How often an array's memory was changed in place; shared by all Tensors that see that memory."""
+    """How often an array's memory was changed in place; shared by all Tensors that see that memory.
+
+    ``copies`` are the versions of memory that in PyTorch would be the same: see `minires.autograd.views.note_copy`.
+    """
 
     number = 0
+    copies: list[weakref.ref[Version]] | None = None
 
 
 class Tensor(_Methods):

@@ -27,7 +27,7 @@ from minires.autograd import Function, Tensor, is_grad_enabled
 from minires.autograd.function import output_of
 from minires.autograd.tensor import Version
 from minires.autograd.views import Step
-from minires.device import Array, array_module
+from minires.device import array_module, memory_axes
 from minires.ops.broadcast import sum_to
 from minires.ops.indexing import GetItem
 
@@ -85,11 +85,6 @@ class Overwrite(Function):
         return dbase, dvalues
 
 
-def memory_axes(array: Array) -> tuple[int, ...]:
-    """Return the axes of an array in the order of its memory, the slowest first."""
-    return tuple(sorted(range(array.ndim), key=lambda axis: -abs(array.strides[axis])))
-
-
 def is_recorded(input: Tensor, *operands: Any) -> bool:
     """Tell whether a change of ``input`` by ``operands`` belongs in the graph."""
     if not is_grad_enabled() or not input.is_floating_point():
@@ -140,6 +135,11 @@ def check_changeable(input: Tensor, recorded: bool) -> None:
     input.check_writable()
     view = input._view
     base = None if view is None else view.base
+    if any(copy() is not None for copy in input._version.copies or ()):
+        raise RuntimeError(
+            "a Tensor whose memory lies channels-last was copied by view, reshape or contiguous, and the one or the "
+            "other was to be changed in place: that would be seen in only one of them. Change a clone(), or before"
+        )
     if view is not None and base is not None:
         if view.obstacle and is_grad_enabled() and (recorded or base._requires_grad):
             raise RuntimeError(f"a view was to be changed in place, and its base cannot follow: {view.obstacle}")

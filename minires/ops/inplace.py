@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 
 from minires.autograd import Tensor
-from minires.device import Array, generator, to_device
+from minires.device import Array, generator, memory_axes, to_device
 from minires.ops import arithmetic, comparison, pointwise
 from minires.ops.activation import relu
 from minires.ops.broadcast import check_broadcast
 from minires.ops.cast import cast, to
-from minires.ops.changes import Overwrite, change, check_changeable, is_recorded, memory_axes
+from minires.ops.changes import Overwrite, change, check_changeable, is_recorded
 from minires.ops.clamp import clamp
 from minires.ops.indexing import GetItem, places
 from minires.ops.promotion import result_type

@@ -148,7 +148,7 @@ class TensorMethods:
     prod, sort, argsort, topk = reduction.prod, sorting.sort, sorting.argsort, sorting.topk
 
     reshape, view, view_as, flatten = shape.reshape, shape.view, shape.view_as, shape.flatten
-    reshape_as = shape.view_as
+    reshape_as = shape.reshape_as
     squeeze, unsqueeze, permute, transpose = shape.squeeze, shape.unsqueeze, shape.permute, shape.transpose
     swapaxes, movedim, t = shape.transpose, shape.movedim, shape.t
     T, mT = property(shape.t), property(shape.matrix_transpose)
