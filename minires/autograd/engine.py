@@ -6,8 +6,11 @@ node's outputs have arrived when its turn comes: one sort, O(n log n), no recurs
 
 from __future__ import annotations
 
+import sys
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from sys import getrefcount
 from typing import Any, NamedTuple
 
@@ -22,6 +25,10 @@ from minires.device import array_module
 from minires.kernels import kernels_for
 
 Tensors = Tensor | Sequence[Tensor]
+
+FRAMES_OF_A_WALK = 60  # of Python's: what a backward pass inside another may add to the depth of calls
+MOST_WALKS = 10_000  # that are given room: an endless recursion is to end in a RecursionError, not at the end of the stack
+_recursion_limit_lock = threading.Lock()
 
 
 def backward(
@@ -185,6 +192,26 @@ class _Step(NamedTuple):
     completed_leaves: list[Tensor]  # leaves whose last gradient this node sends
 
 
+@contextmanager
+def _nested() -> Iterator[None]:
+    """Let calls go deeper in a walk inside another: Python's limit is meant for one, and 100 walks would reach it."""
+    state.walks += 1
+    has_room = 1 < state.walks <= MOST_WALKS
+    if has_room:
+        _raise_recursion_limit(FRAMES_OF_A_WALK)
+    try:
+        yield
+    finally:
+        if has_room:
+            _raise_recursion_limit(-FRAMES_OF_A_WALK)
+        state.walks -= 1
+
+
+def _raise_recursion_limit(by: int) -> None:
+    with _recursion_limit_lock:  # all threads have one limit
+        sys.setrecursionlimit(sys.getrecursionlimit() + by)
+
+
 class _Walk:
     """One backward pass.
 
@@ -206,7 +233,7 @@ class _Walk:
 
     def run(self, outputs: tuple[Tensor, ...], gradients: list[Tensor]) -> None:
         # Sums may overflow, see Function; and gradients have the dtypes of what they belong to.
-        with set_grad_enabled(self.create_graph), np.errstate(all="ignore"), autocasting({}):
+        with set_grad_enabled(self.create_graph), np.errstate(all="ignore"), autocasting({}), _nested():
             for output, gradient in zip(outputs, gradients, strict=True):
                 self._deliver(edge_to(output), gradient)
             for step in self._plan(outputs):
