@@ -27,7 +27,9 @@ from minires.kernels import kernels_for
 Tensors = Tensor | Sequence[Tensor]
 
 FRAMES_OF_A_WALK = 60  # of Python's: what a backward pass inside another may add to the depth of calls
-MOST_WALKS = 10_000  # that are given room: an endless recursion is to end in a RecursionError, not at the end of the stack
+MOST_WALKS = (
+    10_000  # that are given room: an endless recursion is to end in a RecursionError, not at the end of the stack
+)
 _recursion_limit_lock = threading.Lock()
 
 
@@ -309,6 +311,7 @@ class _Walk:
         """Run a node's backward, for the inputs that this walk wants, and check what it returns."""
         observers = state.observers
         begin = time.perf_counter() if observers else 0.0
+        node.check_watched()
         recorded, node.needs_grad = node.needs_grad, wanted
         checking, state.anomaly = state.anomaly, False  # the node answers for the operations in its backward
         try:

@@ -113,6 +113,7 @@ class Function:
     output_hooks: dict[int, Hooks]  # by output
     retaining: dict[int, weakref.ref[Tensor]]  # by output: the Tensor whose retain_grad() was called
     made: weakref.ref[Array]  # the output's array, where it can be remade
+    watched: tuple[tuple[Version, int], ...] = ()  # of Tensors whose arrays are among its options, with their numbers
     forward_stack: str | None = None  # where it was called, under detect_anomaly
     _kept: tuple = ()
     _saved: tuple[_Saved, ...] | None = ()
@@ -154,6 +155,22 @@ class Function:
         fresh = object.__new__(type(self))
         vars(fresh).update({name: value for name, value in vars(self).items() if name not in Function.__annotations__})
         return fresh
+
+    def watching(self, *tensors: Any) -> Any:
+        """Return the Function itself, having noted of which Tensors (or numbers, or None) its options hold the arrays.
+
+        An index or a condition is no input, for it has no gradient; but backward needs it as it was.
+        """
+        self.watched = tuple([(t._version, t._version.number) for t in tensors if isinstance(t, Tensor)])
+        return self
+
+    def check_watched(self) -> None:
+        """Raise RuntimeError if a Tensor that the options hold the array of was changed in place since."""
+        if any(version.number != number for version, number in self.watched):
+            raise RuntimeError(
+                f"{self.name} needs its indices, condition or target for its backward pass, but their memory was "
+                "changed in place after the forward pass. Change a copy instead: clone() first."
+            )
 
     def save(self, *values: Array) -> None:
         """Keep arrays (inputs, outputs or intermediates), numbers or None for backward."""

@@ -25,6 +25,7 @@ from typing import Any
 
 from minires.autograd import Function, Tensor, is_grad_enabled
 from minires.autograd.function import output_of
+from minires.autograd.modes import state
 from minires.autograd.tensor import Version
 from minires.autograd.views import Step
 from minires.device import array_module, memory_axes
@@ -108,6 +109,8 @@ def change(input: Tensor, compute: Callable[[Tensor], Tensor], *operands: Any, i
         If the change belongs in the graph and ``input`` is a leaf that requires a gradient or a view of one, or a view
         that cannot follow its base; or if the memory is read-only or shared by several elements.
     """
+    if state.outside is not None:
+        state.outside.take((input,))  # a checkpointed function is to know of it as it was
     recorded = is_recorded(input, *operands)
     check_changeable(input, recorded)
     is_result = input._grad_fn is not None if recorded else is_activation

@@ -146,7 +146,13 @@ def copy_(input: Tensor, source: Tensor, non_blocking: bool = False) -> Tensor:
 
 
 def _assign(
-    name: str, input: Tensor, value: Any, index: Any = ..., arrays: tuple | None = None, once: bool = True
+    name: str,
+    input: Tensor,
+    value: Any,
+    index: Any = ...,
+    arrays: tuple | None = None,
+    once: bool = True,
+    tensors: tuple[Tensor, ...] = (),
 ) -> Tensor:
     """``input[index][arrays] = value``: see `minires.ops.indexing.Places`."""
     if not isinstance(value, (Tensor, bool, int, float, np.generic)):
@@ -157,6 +163,7 @@ def _assign(
             if isinstance(value, Tensor):
                 value = to(value, input.device, input.dtype)
             overwrite = Overwrite(memory_axes(place.array), (), ... if arrays is None else arrays, once)
+            overwrite.watching(*tensors)
             change(place, lambda old: overwrite(old, value), value)
         else:
             check_changeable(input, recorded=False)
