@@ -217,6 +217,15 @@ def every_layer_that_can_works_in_place(lib):
 
 
 @program
+def functions_with_an_underscore(lib):
+    w, results = leaf(lib, -1.0, 2.0), []
+    for function in (lib.relu_, lib.nn.functional.relu_, lambda h: lib.nn.functional.leaky_relu_(h, 0.25)):
+        h = w * 1.0
+        results += [function(h) is h, h, *lib.autograd.grad((h * h.detach()).sum(), w)]
+    return results
+
+
+@program
 def augmented_assignments(lib):
     results = []
     for name in ("iadd", "isub", "imul", "itruediv", "ipow", "imod"):

@@ -9,8 +9,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from sys import getrefcount
 from typing import Any, NamedTuple
 
@@ -194,17 +193,16 @@ class _Step(NamedTuple):
     completed_leaves: list[Tensor]  # leaves whose last gradient this node sends
 
 
-@contextmanager
-def _nested() -> Iterator[None]:
-    """Let calls go deeper in a walk inside another: Python's limit is meant for one, and 100 walks would reach it."""
-    state.walks += 1
-    has_room = 1 < state.walks <= MOST_WALKS
-    if has_room:
-        _raise_recursion_limit(FRAMES_OF_A_WALK)
-    try:
-        yield
-    finally:
-        if has_room:
+class _Nested:
+    """Lets calls go deeper in a walk inside another: Python's limit is meant for one, and 100 walks would reach it."""
+
+    def __enter__(self) -> None:
+        state.walks += 1
+        if 1 < state.walks <= MOST_WALKS:
+            _raise_recursion_limit(FRAMES_OF_A_WALK)
+
+    def __exit__(self, *exception: object) -> None:
+        if 1 < state.walks <= MOST_WALKS:
             _raise_recursion_limit(-FRAMES_OF_A_WALK)
         state.walks -= 1
 
@@ -235,7 +233,7 @@ class _Walk:
 
     def run(self, outputs: tuple[Tensor, ...], gradients: list[Tensor]) -> None:
         # Sums may overflow, see Function; and gradients have the dtypes of what they belong to.
-        with set_grad_enabled(self.create_graph), np.errstate(all="ignore"), autocasting({}), _nested():
+        with set_grad_enabled(self.create_graph), np.errstate(all="ignore"), autocasting({}), _Nested():
             for output, gradient in zip(outputs, gradients, strict=True):
                 self._deliver(edge_to(output), gradient)
             for step in self._plan(outputs):

@@ -184,7 +184,12 @@ class Function:
             inputs = state.outside.take(inputs)
         arrays = [x.array if isinstance(x, Tensor) else x for x in inputs]
         self.input_shapes = tuple([getattr(array, "shape", ()) for array in arrays])
-        self.needs_grad = tuple([_needs_grad(x) for x in inputs]) if state.grad_enabled else (False,) * len(inputs)
+        if state.grad_enabled:
+            self.needs_grad = tuple(
+                [isinstance(x, Tensor) and (x._requires_grad if x._view is None else _follows(x)) for x in inputs]
+            )
+        else:
+            self.needs_grad = (False,) * len(inputs)
         self.creation_number = next(creation_numbers)  # after those of Functions that views among the inputs follow by
         recording = True in self.needs_grad
         observers = state.observers
@@ -209,7 +214,8 @@ class Function:
         self.output_hooks, self.retaining = {}, {}
         for index, output in enumerate(outputs):
             if output.is_floating_point():
-                output.set_grad_fn(self, index)
+                output._requires_grad = True
+                output._grad_fn, output.output_index = self, index
         self.outputs = tuple([_Output(o.array.shape, o.array.dtype, o._requires_grad) for o in outputs])
         self._saved = tuple([_pack(value, inputs, outputs, results) for value in self._kept])
         if self.can_remake:
@@ -320,7 +326,7 @@ class Function:
 
 def edge_to(tensor: Tensor) -> Edge | Tensor:
     """Return where a gradient of ``tensor`` goes: the Function that made it, or a leaf itself."""
-    function = tensor.grad_fn  # asked for first: a view may have another place since
+    function = tensor._grad_fn if tensor._view is None else tensor.grad_fn  # a view may have another place since
     return tensor if function is None else Edge(function, tensor.output_index)
 
 
@@ -344,12 +350,11 @@ def _first_sharing(array: Array, tensors: tuple) -> int | None:
     return None
 
 
-def _needs_grad(value: Any) -> bool:
-    if not isinstance(value, Tensor):
-        return False
-    if value._view is not None:
-        value._view.follow(value)
-    return value._requires_grad
+def _follows(view: Tensor) -> bool:
+    """Let a view take its present place in the graph; tell whether it needs a gradient there."""
+    assert view._view is not None
+    view._view.follow(view)
+    return view._requires_grad
 
 
 def output_of(function: Function, index: int, array: Array, version: Version) -> Tensor:

@@ -52,6 +52,7 @@ class Tensor(_Methods):
     output_index = 0  # which output of grad_fn, once that has been asked for
     _grad_fn: Any = None
     _view: View | None = None  # what it is a view of
+    _stands_for: weakref.ref[Tensor] | None = None  # the Tensor that becomes this one, or was it, by a change in place
     _version: Version
     _requires_grad = False
     _grad: Tensor | None = None

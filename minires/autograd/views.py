@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 Strides = tuple[int, ...]
 
+UNRECORDED = "it was made under no_grad()"
+
 
 class Step(NamedTuple):
     """One Function on the way from a base to a view, and which of its outputs the way goes through."""
@@ -46,17 +48,9 @@ class View:
 
     __slots__ = ("_base", "_weak_base", "number", "obstacle", "steps", "strides")
 
-    def __init__(
-        self,
-        base: Tensor,
-        steps: tuple[Step, ...],
-        number: int,
-        obstacle: str,
-        is_recorded: bool,
-        strides: Strides | None,
-    ):
+    def __init__(self, base: Tensor, steps: tuple[Step, ...], number: int, obstacle: str, strides: Strides | None):
         # Made under no_grad it will never follow its base, and must not keep it: the walk asks whose memory is whose.
-        self._base = base if is_recorded else None
+        self._base = base if state.grad_enabled else None
         self._weak_base = weakref.ref(base)
         self.steps = steps
         self.number = number
@@ -104,21 +98,22 @@ def view_of(source: Tensor, function: Function, output_index: int, output_count:
     steps: tuple[Step, ...] = ()
     obstacle = ""
     parent = source._view
-    further = None if parent is None else parent.base
-    if parent is not None and further is not None:
-        base, steps, obstacle = further, parent.steps, parent.obstacle
-    recorded = state.grad_enabled
-    if not recorded:
-        obstacle = obstacle or "it was made under no_grad()"
-    elif not function.makes_views:
-        obstacle = obstacle or f"it was made by {function.name}, which returns its input: return a copy there"
-    elif output_count > 1:
-        obstacle = obstacle or f"it is one of {output_count} that {function.name} made: take it by an index or narrow()"
+    if parent is not None:
+        further = parent.base
+        if further is not None:
+            base, steps, obstacle = further, parent.steps, parent.obstacle
+    if not state.grad_enabled:
+        obstacle = obstacle or UNRECORDED
+    else:
+        steps = (*steps, Step(function, output_index))
+        if not function.makes_views:
+            obstacle = obstacle or f"it was made by {function.name}, which returns its input: return a copy there"
+        elif output_count > 1:
+            obstacle = obstacle or f"it is one of {output_count} that {function.name} made: take it by an index"
     strides = None
-    if function.makes_views and not lies_as_in_pytorch(source):
+    if not lies_as_in_pytorch(source) and function.makes_views:
         strides = function.view_strides(source.shape, strides_of(source), output_index)
-    steps = (*steps, Step(function, output_index)) if recorded else ()
-    return View(base, steps, source._version.number, obstacle, recorded, strides)
+    return View(base, steps, source._version.number, obstacle, strides)
 
 
 def row_major(shape: tuple[int, ...]) -> Strides:

@@ -126,6 +126,11 @@ def relu(input: Tensor, inplace: bool = False) -> Tensor:
     return _applied(ReLU() if input.is_floating_point() else _relu_of_integers, input, inplace)
 
 
+def relu_(input: Tensor) -> Tensor:
+    """Let ``input`` become ``relu(input)`` in place."""
+    return relu(input, inplace=True)
+
+
 def _relu_of_integers(input: Tensor) -> Tensor:
     return clamp(input, min=0)
 
@@ -149,6 +154,11 @@ def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = Fals
     """
     check_floating("leaky_relu", input)
     return _applied(LeakyReLU(negative_slope), input, inplace)
+
+
+def leaky_relu_(input: Tensor, negative_slope: float = 0.01) -> Tensor:
+    """Let ``input`` become ``leaky_relu(input, negative_slope)`` in place."""
+    return leaky_relu(input, negative_slope, inplace=True)
 
 
 def silu(input: Tensor, inplace: bool = False) -> Tensor:

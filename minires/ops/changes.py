@@ -20,6 +20,7 @@ see `minires.autograd.views`.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -120,6 +121,8 @@ def change(input: Tensor, compute: Callable[[Tensor], Tensor], *operands: Any, i
     result = compute(old)
     if result is old:
         return input
+    if state.observers:  # who remember Tensors by identity
+        old._stands_for = result._stands_for = weakref.ref(input)
     if is_exchanged:
         input._version.number += 1  # for whoever saved the old values
         input.array, input._version = result.array, result._version

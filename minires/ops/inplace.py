@@ -13,7 +13,6 @@ import numpy as np
 from minires.autograd import Tensor
 from minires.device import Array, generator, memory_axes, to_device
 from minires.ops import arithmetic, comparison, pointwise
-from minires.ops.activation import relu
 from minires.ops.broadcast import check_broadcast
 from minires.ops.cast import cast, to
 from minires.ops.changes import Overwrite, change, check_changeable, is_recorded
@@ -106,7 +105,6 @@ bitwise_and_, bitwise_or_ = _binary(comparison.bitwise_and), _binary(comparison.
 bitwise_xor_, bitwise_not_ = _binary(comparison.bitwise_xor), _unary(comparison.bitwise_not)
 neg_, abs_, sign_, square_ = map(_unary, (arithmetic.neg, pointwise.abs, pointwise.sign, pointwise.square))
 floor_, ceil_, round_, trunc_ = map(_unary, (pointwise.floor, pointwise.ceil, pointwise.round, pointwise.trunc))
-relu_ = _unary(relu)
 exp_, expm1_, log_, log1p_, sqrt_, rsqrt_, reciprocal_, tanh_, sigmoid_, sin_, cos_, erf_ = (
     _unary(function, gives_floats=True)
     for function in (

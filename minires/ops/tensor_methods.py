@@ -83,7 +83,13 @@ class TensorMethods:
     )
     exp_, expm1_, log_, log1p_ = inplace.exp_, inplace.expm1_, inplace.log_, inplace.log1p_
     sqrt_, rsqrt_, reciprocal_, erf_ = inplace.sqrt_, inplace.rsqrt_, inplace.reciprocal_, inplace.erf_
-    tanh_, sigmoid_, sin_, cos_, relu_ = inplace.tanh_, inplace.sigmoid_, inplace.sin_, inplace.cos_, inplace.relu_
+    tanh_, sigmoid_, sin_, cos_, relu_ = (
+        inplace.tanh_,
+        inplace.sigmoid_,
+        inplace.sin_,
+        inplace.cos_,
+        activation.relu_,
+    )
     floor_, ceil_, round_, trunc_ = inplace.floor_, inplace.ceil_, inplace.round_, inplace.trunc_
     zero_, fill_, copy_ = inplace.zero_, inplace.fill_, inplace.copy_
     clamp_, clip_, masked_fill_ = inplace.clamp_, inplace.clamp_, inplace.masked_fill_
