@@ -403,6 +403,15 @@ def half_precision_stays(lib):
 
 
 @program
+def a_view_expanded_by_axes_of_length_1_is_changed(lib):
+    w = leaf(lib, 1.0, 2.0)
+    h = w * 1.0
+    h.expand(1, 2).mul_(3)
+    h.sum().backward()
+    return h, w.grad
+
+
+@program
 def refuse_a_saved_result_that_was_changed(lib):
     y = leaf(lib, 1.0).exp()
     y.add_(1)
