@@ -128,7 +128,7 @@ class Tensor(_Methods):
     def set_grad_fn(self, function: Any, output_index: int) -> None:
         """Make the Tensor an output of ``function``; if its gradient is retained, that moves along."""
         if self._retains_grad:
-            del self._grad_fn.retaining[self.output_index]
+            self._grad_fn.retaining.pop(self.output_index, None)
             function.retaining[output_index] = weakref.ref(self)
         self._requires_grad = True
         self._grad_fn, self.output_index = function, output_index
