@@ -59,7 +59,7 @@ from minires.kernels import (
     use_reference,
 )
 from minires.models.folding import fold_batch_norm
-from minires.ops.activation import relu
+from minires.ops.activation import relu, relu_
 from minires.ops.arithmetic import add, div, floor_divide, mul, neg, pow, remainder, sub
 from minires.ops.autocast import autocast
 from minires.ops.broadcast import broadcast_to
@@ -265,6 +265,7 @@ __all__ = [
     "randperm",
     "reciprocal",
     "relu",
+    "relu_",
     "remainder",
     "reshape",
     "result_type",

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
+from sys import getrefcount
 from types import ModuleType
 from typing import Any
 
@@ -140,6 +141,26 @@ def device_of(array: Array) -> Device:
 @cache  # asked for often, and naming a device takes longer than asking
 def _gpu(index: int) -> Device:
     return Device("cuda", index)
+
+
+def owns_memory(array: Array) -> bool:
+    """Tell whether no other array refers to the memory of ``array``. In doubt one does."""
+    if is_cuda_array(array):
+        return array.base is None and type(array.data.mem).__name__ != "UnownedMemory"
+    if not array.flags.writeable:
+        return False
+    if array.base is None:
+        return True
+    # 2: the attribute and the argument of getrefcount.
+    if type(array.base) is not np.ndarray or getrefcount(array.base) > 2:
+        return False
+    # Memory that is neither NumPy's nor from our own pool may have another owner still.
+    return array.base.flags.owndata or getattr(array.base.base, "lent_by_pool", False)
+
+
+def memory_axes(array: Array) -> tuple[int, ...]:
+    """Return the axes of an array in the order of its memory, the slowest first."""
+    return tuple(sorted(range(array.ndim), key=lambda axis: -abs(array.strides[axis])))
 
 
 def to_device(array: Array, device: Device | str | None) -> Array:

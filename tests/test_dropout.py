@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+import minires
 from minires.autograd import Tensor, grad
 from minires.device import manual_seed
 from minires.ops.dropout import dropout
@@ -70,10 +71,14 @@ def test_keeps_shape_dtype_and_memory_layout(shape: tuple[int, ...]):
     assert y.array.strides == array.strides
 
 
-def test_leaves_the_input_alone_even_when_told_it_may_not():
-    x = ones(100)
-    dropout(x, 0.5, inplace=True)
-    np.testing.assert_array_equal(x.numpy(), np.ones(100))
+@pytest.mark.parametrize("layer", [minires.nn.Dropout, minires.nn.Dropout2d])
+def test_in_place_the_input_becomes_the_result(layer):
+    w = ones(2, 50, 4, 4, requires_grad=True)
+    x = w * 3
+    assert layer(0.5, inplace=True)(x) is x
+    assert set(np.unique(x.detach().numpy())) == {0.0, 6.0}
+    x.sum().backward()
+    np.testing.assert_array_equal(w.grad.numpy(), x.detach().numpy())
 
 
 @pytest.mark.parametrize("p", [-0.1, 1.1, float("nan")])

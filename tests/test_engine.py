@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 import pickle
+import sys
 
 import numpy as np
 import pytest
@@ -560,3 +561,18 @@ def test_copies_keep_the_memory_layout(copied, axes):
 def test_tensor_wraps_arrays_only():
     with pytest.raises(TypeError, match="Tensor wraps a NumPy or CuPy array, got list"):
         Tensor([1.0])
+
+
+def test_backward_passes_nested_without_end_are_a_recursion_error():
+    x = minires.ones(1, requires_grad=True)
+
+    def hook(gradient):
+        with minires.enable_grad():
+            y = x * 2
+            y.register_hook(hook)
+            y.backward()
+
+    before = sys.getrecursionlimit()
+    with pytest.raises(RecursionError):
+        hook(None)
+    assert sys.getrecursionlimit() == before

@@ -497,6 +497,21 @@ def augmented_assignment_with_a_recorded_operand(lib):
 
 
 @program
+def backward_passes_in_hooks_of_backward_passes(lib):
+    x = leaf(lib, 1.0)
+
+    def nest(depth):
+        with lib.enable_grad():
+            y = x * 2
+            if depth:
+                y.register_hook(lambda gradient: nest(depth - 1))
+            y.sum().backward()
+
+    nest(1000)
+    return x.grad
+
+
+@program
 def deepcopy_of_a_leaf(lib):
     x = leaf(lib, 1.0, 2.0)
     (x * x).sum().backward()

@@ -170,3 +170,12 @@ def test_an_empty_output():
 def test_errors(call, error, message):
     with pytest.raises(error, match=message):
         call(Tensor(np.ones(2)))
+
+
+def test_one_tensor_given_twice_is_two_inputs_in_a_graph_too():
+    results = []
+    for library in (minires, torch):
+        x = library.tensor([1.0, 2.0], requires_grad=True)
+        jacobian = library.autograd.functional.jacobian(lambda a, b: a * a * b, (x, x), create_graph=True)
+        results.append([block.tolist() for block in jacobian])
+    assert results[0] == results[1]

@@ -537,3 +537,21 @@ def test_repr_equals_pytorchs(text):
 
 def test_names_and_shapes_of_parameters_in_a_repr():
     assert repr(nn.Parameter(minires.ones(2))).startswith("Parameter containing:\ntensor([1., 1.]")
+
+
+def test_attributes_of_every_kind_are_deleted():
+    module = nn.BatchNorm1d(2)
+    module.plain, module.child = 1, nn.ReLU()
+    for name in ("plain", "child", "weight", "running_mean", "eps"):
+        delattr(module, name)
+        assert not hasattr(module, name)
+    assert list(module.state_dict()) == ["bias", "running_var", "num_batches_tracked"]
+
+
+def test_deleting_what_is_not_there_loses_nothing():
+    module = nn.BatchNorm1d(2)
+    with pytest.raises(AttributeError, match="forward_count"):
+        del module.forward_count
+    with pytest.raises(AttributeError, match="forward"):
+        del module.forward  # which the class has
+    assert len(module.state_dict()) == 5

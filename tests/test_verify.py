@@ -198,6 +198,29 @@ def test_what_vanishes_but_for_rounding_is_as_in_pytorch():
     assert all(check.passed for check in checks.values())
 
 
+class InPlaceNet(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3, padding=1)
+        self.relu = nn.ReLU(inplace=True)
+        self.fc = nn.Linear(4, 5)
+
+    def forward(self, x):
+        out = self.conv(x)
+        shortcut = out * 2
+        out += shortcut
+        return self.fc((self.relu(out) * 3 + out).mean((2, 3)))
+
+
+def test_the_replay_on_pytorch_follows_changes_in_place():
+    net = InPlaceNet().double()
+    images, labels = (Tensor(array) for array in data())
+    F.cross_entropy(net(images), labels).backward()
+    theirs = torch_gradients(net, images, labels)
+    for name, parameter in net.named_parameters():
+        np.testing.assert_allclose(parameter.grad.numpy(), theirs[name], rtol=1e-10, atol=1e-12)
+
+
 def test_the_replay_on_pytorch_says_which_operation_it_does_not_know():
     net = BuggyNet().double()
     images, labels = data()

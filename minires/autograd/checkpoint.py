@@ -26,7 +26,7 @@ from minires.autograd.modes import (
     recomputing,
     state,
 )
-from minires.autograd.tensor import Tensor
+from minires.autograd.tensor import Tensor, Version
 from minires.device import random_states, repeated_random
 
 
@@ -54,7 +54,8 @@ def checkpoint(
     TypeError
         If the function returns something else.
     RuntimeError
-        In the backward pass, if the second run differs from the first, or an input was changed in place between them.
+        If the function changes a Tensor from outside that requires a gradient in place. In the backward pass, if the
+        second run differs from the first, or an input was changed in place between them.
 
     Examples
     --------
@@ -66,9 +67,11 @@ def checkpoint(
     if not is_grad_enabled():
         return function(*args, **options)
     outside = _Outside()
+    outside.guard([x for x in (*args, *options.values()) if isinstance(x, Tensor) and x.requires_grad])
     with no_grad(), _crossing(outside):
         result = function(*args, **options)
         outputs = outside.take(_tensors_of(result, function))
+    outside.check_unchanged()
     seen = list(outside.found.values())
     if not seen:
         return result
@@ -204,6 +207,8 @@ class Checkpointed(Function):
 class _StandIn(Function):
     """The identity: for second derivatives a stand-in leads on to what it stands for."""
 
+    makes_views = True
+
     def forward(self, x: Any) -> Any:
         """Return the array as it is."""
         return x
@@ -233,6 +238,7 @@ class _Outside:
         self.stand_ins = stand_ins or {}
         self.used: set[int] = set()
         self.found: dict[int, Tensor] = {}
+        self._guarded: list[tuple[Version, int]] = []
         self._begin = next(creation_numbers)
 
     def take(self, inputs: tuple) -> tuple:
@@ -245,8 +251,22 @@ class _Outside:
             self.used.add(id(tensor))
             return stand_in
         if tensor.grad_fn is None or tensor.grad_fn.creation_number < self._begin:
+            if id(tensor) not in self.found:
+                self.guard([tensor])
             self.found[id(tensor)] = tensor
         return tensor
+
+    def guard(self, tensors: Iterable[Tensor]) -> None:
+        """Note the versions that Tensors from outside have now."""
+        self._guarded += [(tensor._version, tensor._version.number) for tensor in tensors]
+
+    def check_unchanged(self) -> None:
+        """Raise RuntimeError if a Tensor that is guarded was changed in place: the second run would find it so."""
+        if any(version.number != number for version, number in self._guarded):
+            raise RuntimeError(
+                "checkpoint: the function changes a Tensor from outside in place, an argument or another. Run again "
+                "for the backward pass it would find what the first run left: let it change a clone()"
+            )
 
 
 @contextmanager

@@ -6,6 +6,8 @@ node's outputs have arrived when its turn comes: one sort, O(n log n), no recurs
 
 from __future__ import annotations
 
+import sys
+import threading
 import time
 from collections.abc import Sequence
 from sys import getrefcount
@@ -22,6 +24,12 @@ from minires.device import array_module
 from minires.kernels import kernels_for
 
 Tensors = Tensor | Sequence[Tensor]
+
+FRAMES_OF_A_WALK = 60  # of Python's: what a backward pass inside another may add to the depth of calls
+MOST_WALKS = (
+    10_000  # that are given room: an endless recursion is to end in a RecursionError, not at the end of the stack
+)
+_recursion_limit_lock = threading.Lock()
 
 
 def backward(
@@ -165,19 +173,11 @@ class _Sum:
         """Tell whether nobody else can see this memory. In doubt it is somebody's: a copy costs little."""
         if self.made_here:
             return True
-        # Each count has the reference that is asked about and the one of the question.
-        if getrefcount(self.value) > 2 or getrefcount(self.value.array) > 2:
+        # 2: the attribute and the argument of getrefcount.
+        if getrefcount(self.value) > 2 or not self.value.is_alone() or type(self.value.array) is not np.ndarray:
             return False
         array = self.value.array
-        if type(array) is not np.ndarray or not array.flags.writeable:
-            return False
-        if array.base is None:
-            return True
-        if type(array.base) is not np.ndarray or getrefcount(array.base) > 2:
-            return False
-        # Memory that is neither NumPy's nor from our own pool may have another owner still. A slice would keep it all.
-        owned = array.base.flags.owndata or getattr(array.base.base, "lent_by_pool", False)
-        return owned and array.base.nbytes <= 2 * array.nbytes
+        return array.base is None or array.base.nbytes <= 2 * array.nbytes  # a slice would keep all of its memory
 
     def _can_grow(self) -> bool:
         """Tell whether a kernel can add to this memory: of 16-bit numbers, and on a GPU, sums are made anew."""
@@ -191,6 +191,25 @@ class _Step(NamedTuple):
     node: Function
     wanted: tuple[bool, ...]  # which inputs' gradients are needed: those that lead to a target
     completed_leaves: list[Tensor]  # leaves whose last gradient this node sends
+
+
+class _Nested:
+    """Lets calls go deeper in a walk inside another: Python's limit is meant for one, and 100 walks would reach it."""
+
+    def __enter__(self) -> None:
+        state.walks += 1
+        if 1 < state.walks <= MOST_WALKS:
+            _raise_recursion_limit(FRAMES_OF_A_WALK)
+
+    def __exit__(self, *exception: object) -> None:
+        if 1 < state.walks <= MOST_WALKS:
+            _raise_recursion_limit(-FRAMES_OF_A_WALK)
+        state.walks -= 1
+
+
+def _raise_recursion_limit(by: int) -> None:
+    with _recursion_limit_lock:  # all threads have one limit
+        sys.setrecursionlimit(sys.getrecursionlimit() + by)
 
 
 class _Walk:
@@ -214,7 +233,7 @@ class _Walk:
 
     def run(self, outputs: tuple[Tensor, ...], gradients: list[Tensor]) -> None:
         # Sums may overflow, see Function; and gradients have the dtypes of what they belong to.
-        with set_grad_enabled(self.create_graph), np.errstate(all="ignore"), autocasting({}):
+        with set_grad_enabled(self.create_graph), np.errstate(all="ignore"), autocasting({}), _Nested():
             for output, gradient in zip(outputs, gradients, strict=True):
                 self._deliver(edge_to(output), gradient)
             for step in self._plan(outputs):
@@ -290,6 +309,7 @@ class _Walk:
         """Run a node's backward, for the inputs that this walk wants, and check what it returns."""
         observers = state.observers
         begin = time.perf_counter() if observers else 0.0
+        node.check_watched()
         recorded, node.needs_grad = node.needs_grad, wanted
         checking, state.anomaly = state.anomaly, False  # the node answers for the operations in its backward
         try:

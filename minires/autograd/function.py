@@ -20,6 +20,7 @@ from minires.autograd import anomaly
 from minires.autograd.hooks import Hooks
 from minires.autograd.modes import state
 from minires.autograd.tensor import Tensor, Version
+from minires.autograd.views import Strides, strides_of_view, view_of
 from minires.device import Array, array_module, is_cuda_array
 
 creation_numbers = itertools.count()
@@ -35,11 +36,12 @@ class Edge(NamedTuple):
 class _Saved(NamedTuple):
     """One value kept for backward, with the version its memory had when it was kept."""
 
-    value: Any  # the input Tensor itself; else an array, number or None
+    value: Any  # an input that is a leaf itself; else an array, number or None
     kind: str = ""  # "input", "output" or a view of one; "" for numbers, and for memory that only this Function knows
     position: int = 0  # of the input or output
     version: Version | None = None
     version_number: int = 0
+    made_by: Edge | None = None  # where an input that is no leaf stood in the graph, which a change in place changes
 
 
 class _Remakable(NamedTuple):
@@ -78,7 +80,9 @@ class Function:
     Values for backward are kept by ``self.save(...)`` in forward and come back as Tensors in ``self.saved``. Inputs and
     outputs of this Function come back connected to the graph; anything else comes back as a constant.
 
-    A subclass that sets ``materialize_grads = False`` gets None in backward where others get zeros.
+    A subclass that sets ``materialize_grads = False`` gets None in backward where others get zeros. One that returns
+    the memory of its input, seen in another way, sets ``makes_views = True``: it is applied again (`anew`) when that
+    memory was changed in place.
 
     An output that is cheaply had from what backward needs anyway need not stay in memory because the next Function
     saves it: where ``can_remake`` is true, ``remake(*saved)`` computes it once more, to the bit, from what `saved` was.
@@ -99,15 +103,17 @@ class Function:
     """
 
     materialize_grads = True
+    makes_views = False
     can_remake = False
     needs_grad: tuple[bool, ...] = ()
     input_shapes: tuple[tuple[int, ...], ...] = ()
     edges: tuple[Edge | Tensor | None, ...] = ()  # a leaf Tensor stands for itself
     outputs: tuple[_Output, ...] = ()
-    creation_number = -1  # counts applications; -1 before this one's
+    creation_number: int = -1  # counts applications; -1 before this one's
     output_hooks: dict[int, Hooks]  # by output
     retaining: dict[int, weakref.ref[Tensor]]  # by output: the Tensor whose retain_grad() was called
     made: weakref.ref[Array]  # the output's array, where it can be remade
+    watched: tuple[tuple[Version, int], ...] = ()  # of Tensors whose arrays are among its options, with their numbers
     forward_stack: str | None = None  # where it was called, under detect_anomaly
     _kept: tuple = ()
     _saved: tuple[_Saved, ...] | None = ()
@@ -140,6 +146,32 @@ class Function:
             "options in the first parentheses and Tensors in the second"
         )
 
+    def view_strides(self, shape: tuple[int, ...], strides: Strides, output_index: int) -> Strides:
+        """Return the strides, in elements, of the view that it makes of an array with others."""
+        return strides_of_view(self, shape, strides, output_index)
+
+    def anew(self) -> Function:
+        """Return another instance with the same options, to be applied once more."""
+        fresh = object.__new__(type(self))
+        vars(fresh).update({name: value for name, value in vars(self).items() if name not in Function.__annotations__})
+        return fresh
+
+    def watching(self, *tensors: Any) -> Any:
+        """Return the Function itself, having noted of which Tensors (or numbers, or None) its options hold the arrays.
+
+        An index or a condition is no input, for it has no gradient; but backward needs it as it was.
+        """
+        self.watched = tuple([(t._version, t._version.number) for t in tensors if isinstance(t, Tensor)])
+        return self
+
+    def check_watched(self) -> None:
+        """Raise RuntimeError if a Tensor that the options hold the array of was changed in place since."""
+        if any(version.number != number for version, number in self.watched):
+            raise RuntimeError(
+                f"{self.name} needs its indices, condition or target for its backward pass, but their memory was "
+                "changed in place after the forward pass. Change a copy instead: clone() first."
+            )
+
     def save(self, *values: Array) -> None:
         """Keep arrays (inputs, outputs or intermediates), numbers or None for backward."""
         self._kept = values
@@ -148,20 +180,24 @@ class Function:
         """Apply the operation to Tensors (or numbers, or None), and record it if a gradient will be wanted."""
         if self.creation_number >= 0:
             raise RuntimeError(f"this {self.name} has been applied already: make a new instance for each application")
-        self.creation_number = next(creation_numbers)
         if state.outside is not None:  # inside a checkpointed function
             inputs = state.outside.take(inputs)
         arrays = [x.array if isinstance(x, Tensor) else x for x in inputs]
         self.input_shapes = tuple([getattr(array, "shape", ()) for array in arrays])
-        needs_grad = tuple([isinstance(x, Tensor) and x._requires_grad for x in inputs])
-        recording = True in needs_grad and state.grad_enabled
-        self.needs_grad = needs_grad if recording else (False,) * len(inputs)
+        if state.grad_enabled:
+            self.needs_grad = tuple(
+                [isinstance(x, Tensor) and (x._requires_grad if x._view is None else _follows(x)) for x in inputs]
+            )
+        else:
+            self.needs_grad = (False,) * len(inputs)
+        self.creation_number = next(creation_numbers)  # after those of Functions that views among the inputs follow by
+        recording = True in self.needs_grad
         observers = state.observers
         begin = time.perf_counter() if observers else 0.0
         with np.errstate(all="ignore"):  # NaN and Inf are values like others, as in PyTorch; anomaly mode finds them
             result = self.forward(*arrays)
         results = result if isinstance(result, tuple) else (result,)
-        outputs = tuple([_output_tensor(array, inputs) for array in results])
+        outputs = tuple([self._output_tensor(index, results, inputs) for index in range(len(results))])
         if recording:
             self._record(inputs, outputs, results)
         self._kept = ()
@@ -179,13 +215,23 @@ class Function:
         for index, output in enumerate(outputs):
             if output.is_floating_point():
                 output._requires_grad = True
-                output.grad_fn, output.output_index = self, index
+                output._grad_fn, output.output_index = self, index
         self.outputs = tuple([_Output(o.array.shape, o.array.dtype, o._requires_grad) for o in outputs])
         self._saved = tuple([_pack(value, inputs, outputs, results) for value in self._kept])
         if self.can_remake:
             self.made = weakref.ref(outputs[0].array)
         if state.anomaly:
             self.forward_stack = anomaly.calling_stack()
+
+    def _output_tensor(self, index: int, results: tuple, inputs: tuple) -> Tensor:
+        """Wrap an output; one that lies in the memory of an input shares its version and is a view of it."""
+        output = Tensor(results[index])
+        shared = _first_sharing(output.array, inputs)
+        if shared is not None:
+            source = inputs[shared]
+            output._version = source._version
+            output._view = view_of(source, self, index, len(results))
+        return output
 
     @property
     def saved(self) -> tuple:
@@ -214,11 +260,13 @@ class Function:
                 f"{saved.version_number}). Change a copy instead: x = x + y rather than x += y, or clone() first."
             )
         if isinstance(value, _Remakable):
-            return _output_of(value.function, 0, value.array(), version)
-        if saved.kind == "input":
+            return output_of(value.function, 0, value.array(), version)
+        if isinstance(value, Tensor):
             return value
+        if saved.made_by is not None:
+            return output_of(*saved.made_by, value, version)
         if saved.kind == "output" and self.outputs[saved.position].has_gradient:
-            return _output_of(self, saved.position, value, version)
+            return output_of(self, saved.position, value, version)
         result = Tensor(value)
         result._version = version
         return result
@@ -255,6 +303,22 @@ class Function:
                     f"for input {index}, of shape {self.input_shapes[index]} and dtype {source.dtype}"
                 )
 
+    def store_output_in(self, tensor: Tensor, output: Tensor) -> None:
+        """Take what was saved of ``output``, or as a view of it, for saved from ``tensor``, which has become it."""
+        version = tensor._version
+        self._saved = tuple(
+            [
+                saved._replace(
+                    value=tensor.array if saved.value is output.array else saved.value,
+                    version=version,
+                    version_number=version.number,
+                )
+                if saved.version is output._version
+                else saved
+                for saved in self._saved or ()
+            ]
+        )
+
     def release(self) -> None:
         """Free what was saved: the walk calls this as it passes."""
         self._saved = None if self._saved else ()
@@ -262,7 +326,8 @@ class Function:
 
 def edge_to(tensor: Tensor) -> Edge | Tensor:
     """Return where a gradient of ``tensor`` goes: the Function that made it, or a leaf itself."""
-    return tensor if tensor.grad_fn is None else Edge(tensor.grad_fn, tensor.output_index)
+    function = tensor._grad_fn if tensor._view is None else tensor.grad_fn  # a view may have another place since
+    return tensor if function is None else Edge(function, tensor.output_index)
 
 
 def _memory(array: Array) -> Array:
@@ -285,27 +350,24 @@ def _first_sharing(array: Array, tensors: tuple) -> int | None:
     return None
 
 
-def _output_tensor(array: Array, inputs: tuple) -> Tensor:
-    """Wrap an output; one that lies in the memory of an input shares its version."""
-    output = Tensor(array)
-    index = _first_sharing(output.array, inputs)
-    if index is not None:
-        output._version = inputs[index]._version
-    return output
+def _follows(view: Tensor) -> bool:
+    """Let a view take its present place in the graph; tell whether it needs a gradient there."""
+    assert view._view is not None
+    view._view.follow(view)
+    return view._requires_grad
 
 
-def _output_of(function: Function, index: int, array: Array, version: Version) -> Tensor:
+def output_of(function: Function, index: int, array: Array, version: Version) -> Tensor:
     """Wrap the array of an output once more, connected to the graph."""
     output = Tensor(array)
     output._version = version
-    output._requires_grad = True
-    output.grad_fn, output.output_index = function, index
+    output.set_grad_fn(function, index)
     return output
 
 
 def _is_remakable(tensor: Tensor) -> bool:
     """Tell whether what a Tensor holds is still what its Function made, and can be made again."""
-    function = tensor.grad_fn
+    function = tensor._grad_fn
     if function is None or not function.can_remake or not function._saved:
         return False
     return function.made() is tensor.array and tensor._version.number == 0
@@ -314,8 +376,12 @@ def _is_remakable(tensor: Tensor) -> bool:
 def _pack(value: Any, inputs: tuple, outputs: tuple[Tensor, ...], results: tuple) -> _Saved:
     for index, tensor in enumerate(inputs):
         if isinstance(tensor, Tensor) and value is tensor.array:
-            kept = _Remakable(tensor.grad_fn, tensor.grad_fn._saved) if _is_remakable(tensor) else tensor
-            return _Saved(kept, "input", index, tensor._version, tensor._version.number)
+            version, function = tensor._version, tensor._grad_fn
+            if function is None:
+                return _Saved(tensor, "input", index, version, version.number)
+            if _is_remakable(tensor):
+                return _Saved(_Remakable(function, function._saved), "input", index, version, version.number)
+            return _Saved(value, "input", index, version, version.number, Edge(function, tensor.output_index))
     for index, (tensor, result) in enumerate(zip(outputs, results, strict=True)):
         if value is result:  # only the array is kept: holding the Tensor would close a reference cycle
             return _Saved(tensor.array, "output", index, tensor._version, tensor._version.number)

@@ -173,7 +173,7 @@ def _call(
 def _differentiable(tensor: Tensor, create_graph: bool) -> Tensor:
     if create_graph and tensor.requires_grad:
         # A view of its own for each input: the same Tensor given twice is two inputs.
-        return tensor.reshape(tensor.shape)
+        return tensor[...]
     return tensor.detach().requires_grad_()
 
 

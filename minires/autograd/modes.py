@@ -36,6 +36,7 @@ class _State(threading.local):
     on_read: Callable[[], None] | None = None  # called when numbers of a Tensor are handed to Python
     outside: Any = None  # what watches the Tensors that enter a checkpointed function: see checkpoint.py
     recomputing = False
+    walks = 0  # backward passes under way, each inside a hook or a Function's backward of the one before
     autocast: Mapping[str, np.dtype] = {}  # the 16-bit dtype by type of device: see ops/autocast.py
 
 

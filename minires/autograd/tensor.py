@@ -8,25 +8,31 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterator
+from sys import getrefcount
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from minires.autograd.hooks import Hooks, RemovableHandle
 from minires.autograd.modes import state
-from minires.device import Array, Device, device_of, is_cuda_array, to_device
+from minires.device import Array, Device, device_of, is_cuda_array, owns_memory, to_device
 from minires.dtypes import PLAIN_DTYPES, checked_dtype, is_floating
 
 if TYPE_CHECKING:  # the installed methods, for type checkers and editors only
+    from minires.autograd.views import View
     from minires.ops.tensor_methods import TensorMethods as _Methods
 else:
     _Methods = object
 
 
 class Version:
-    """How often an array's memory was changed in place; shared by all Tensors that see that memory."""
+    """How often an array's memory was changed in place; shared by all Tensors that see that memory.
+
+    ``copies`` are the versions of memory that in PyTorch would be the same: see `minires.autograd.views.note_copy`.
+    """
 
     number = 0
+    copies: list[weakref.ref[Version]] | None = None
 
 
 def _checked_array(array: Any) -> Array:
@@ -56,8 +62,10 @@ class Tensor(_Methods):
     __array_ufunc__ = None  # numpy_array + tensor asks the Tensor first
 
     array: Array
-    grad_fn: Any = None
-    output_index = 0  # which output of grad_fn
+    output_index = 0  # which output of grad_fn, once that has been asked for
+    _grad_fn: Any = None
+    _view: View | None = None  # what it is a view of
+    _stands_for: weakref.ref[Tensor] | None = None  # the Tensor that becomes this one, or was it, by a change in place
     _version: Version
     _requires_grad = False
     _grad: Tensor | None = None
@@ -119,6 +127,21 @@ class Tensor(_Methods):
     # The graph
 
     @property
+    def grad_fn(self) -> Any:
+        """The Function that made it, or None for a leaf."""
+        if self._view is not None:
+            self._view.follow(self)
+        return self._grad_fn
+
+    def set_grad_fn(self, function: Any, output_index: int) -> None:
+        """Make the Tensor an output of ``function``; if its gradient is retained, that moves along."""
+        if self._retains_grad:
+            self._grad_fn.retaining.pop(self.output_index, None)
+            function.retaining[output_index] = weakref.ref(self)
+        self._requires_grad = True
+        self._grad_fn, self.output_index = function, output_index
+
+    @property
     def is_leaf(self) -> bool:
         """Whether no recorded operation made it: gradients accumulate in leaves."""
         return self.grad_fn is None
@@ -126,7 +149,7 @@ class Tensor(_Methods):
     @property
     def requires_grad(self) -> bool:
         """Whether operations on it are recorded."""
-        return self._requires_grad
+        return self._requires_grad or (self._view is not None and self._view.is_behind(self))
 
     @requires_grad.setter
     def requires_grad(self, value: bool) -> None:
@@ -184,7 +207,7 @@ class Tensor(_Methods):
         if self._requires_grad and not other.is_floating_point():
             raise RuntimeError(f"data of a Tensor that requires a gradient must be floating-point, got {other.dtype}")
         self._version.number += 1  # for whoever saved the old memory
-        self.array, self._version = other.array, other._version
+        self.array, self._version, self._view = other.array, other._version, None
 
     def backward(
         self,
@@ -241,7 +264,7 @@ class Tensor(_Methods):
         return self._accumulate_hooks.add(hook)
 
     def _check_hookable(self) -> None:
-        if not self._requires_grad:
+        if not self.requires_grad:
             raise RuntimeError("a hook needs a Tensor that requires a gradient: call requires_grad_() first")
 
     def retain_grad(self) -> None:
@@ -264,7 +287,7 @@ class Tensor(_Methods):
         return self._retains_grad
 
     def writable_array(self) -> Array:
-        """Return the array for a change in place, which is counted so that a backward pass can notice it.
+        """Return the array for a change in place outside the graph, which is counted so that backward can notice it.
 
         Raises
         ------
@@ -272,14 +295,17 @@ class Tensor(_Methods):
             If the Tensor requires a gradient and a graph is being recorded, or if its memory is read-only or shared by
             several of its elements.
         """
-        if self._requires_grad and state.grad_enabled:
-            if self.is_leaf:
-                raise RuntimeError(
-                    "a leaf Tensor that requires a gradient was to be changed in place: do it under minires.no_grad()"
-                )
+        if self.requires_grad and state.grad_enabled:
             raise RuntimeError(
-                "changes in place are not recorded: write x = x.add(...) for x.add_(...), or use minires.no_grad()"
+                "the memory of a Tensor that requires a gradient was to be changed outside the graph: do it under "
+                "minires.no_grad()"
             )
+        self.check_writable()
+        self._version.number += 1
+        return self.array
+
+    def check_writable(self) -> None:
+        """Raise RuntimeError if the memory is read-only or shared by several elements of this Tensor."""
         array = self.array
         repeats = array.size and any(n > 1 and step == 0 for n, step in zip(array.shape, array.strides, strict=True))
         if repeats or not getattr(array.flags, "writeable", True):  # CuPy arrays have no such flag
@@ -287,8 +313,14 @@ class Tensor(_Methods):
                 f"this Tensor of shape {self.shape} is expanded or read-only and cannot be changed in place: "
                 "clone() it first"
             )
-        self._version.number += 1
-        return self.array
+
+    def is_alone(self) -> bool:
+        """Tell whether nothing but this Tensor refers to its memory, neither a view nor a value saved for backward.
+
+        In doubt something does.
+        """
+        # 2: the attribute and the argument of getrefcount. A name for the array would be one more.
+        return getrefcount(self.array) <= 2 and owns_memory(self.array)
 
     # Out of it
 
@@ -310,7 +342,7 @@ class Tensor(_Methods):
         """
         if force:
             return to_device(self._read(), "cpu")
-        if self._requires_grad:
+        if self.requires_grad:
             raise RuntimeError(
                 "numpy() would lose the graph of a Tensor that requires a gradient: use .detach().numpy()"
             )
@@ -402,9 +434,10 @@ class Tensor(_Methods):
             notes += f", dtype={self.dtype}"
         if self.is_cuda:
             notes += f", device={str(self.device)!r}"
-        if self.grad_fn is not None:
-            notes += f", grad_fn={self.grad_fn!r}"
-        elif self._requires_grad:
+        function = self._grad_fn if self._view is not None and self._view.obstacle else self.grad_fn
+        if function is not None:
+            notes += f", grad_fn={function!r}"
+        elif self.requires_grad:
             notes += ", requires_grad=True"
         return f"tensor({numbers}{notes})"
 

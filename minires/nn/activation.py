@@ -1,4 +1,4 @@
-"""Activation layers. ``inplace`` is accepted for PyTorch's sake and has no effect: results are new Tensors."""
+"""Activation layers. With ``inplace`` the input becomes the result, for every name and view of it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class ReLU(_MaybeInPlace):
 
     def forward(self, input: Tensor) -> Tensor:
         """Apply the function to each element."""
-        return F.relu(input)
+        return F.relu(input, self.inplace)
 
 
 class ReLU6(_MaybeInPlace):
@@ -30,7 +30,7 @@ class ReLU6(_MaybeInPlace):
 
     def forward(self, input: Tensor) -> Tensor:
         """Apply the function to each element."""
-        return F.relu6(input)
+        return F.relu6(input, self.inplace)
 
 
 class LeakyReLU(_MaybeInPlace):
@@ -42,7 +42,7 @@ class LeakyReLU(_MaybeInPlace):
 
     def forward(self, input: Tensor) -> Tensor:
         """Apply the function to each element."""
-        return F.leaky_relu(input, self.negative_slope)
+        return F.leaky_relu(input, self.negative_slope, self.inplace)
 
     def extra_repr(self) -> str:
         """Return the layer's options."""
@@ -54,7 +54,7 @@ class SiLU(_MaybeInPlace):
 
     def forward(self, input: Tensor) -> Tensor:
         """Apply the function to each element."""
-        return F.silu(input)
+        return F.silu(input, self.inplace)
 
 
 class GELU(Module):

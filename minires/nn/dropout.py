@@ -27,7 +27,7 @@ class Dropout(Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """Drop elements of ``input`` in training; return it as it is in evaluation."""
-        return F.dropout(input, self.p, self.training)
+        return F.dropout(input, self.p, self.training, self.inplace)
 
     def extra_repr(self) -> str:
         """Return the layer's options."""
@@ -51,4 +51,5 @@ class Dropout2d(Dropout):
         as_batch("Dropout2d", input)  # refuses other shapes
         if not self.training or self.p == 0:
             return input
-        return input * F.dropout(ones(*input.shape[:-2], 1, 1, dtype=input.dtype, device=input.device), self.p)
+        scale = F.dropout(ones(*input.shape[:-2], 1, 1, dtype=input.dtype, device=input.device), self.p)
+        return input.mul_(scale) if self.inplace else input * scale

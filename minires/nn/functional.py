@@ -1,6 +1,6 @@
 """The operations under the names and signatures of ``torch.nn.functional``: ``import minires.nn.functional as F``."""
 
-from minires.ops.activation import gelu, leaky_relu, relu, relu6, silu
+from minires.ops.activation import gelu, leaky_relu, leaky_relu_, relu, relu6, relu_, silu
 from minires.ops.adaptive_pool2d import adaptive_avg_pool2d, adaptive_max_pool2d
 from minires.ops.avg_pool2d import avg_pool2d
 from minires.ops.batch_norm import batch_norm
@@ -34,6 +34,7 @@ __all__ = [
     "interpolate",
     "l1_loss",
     "leaky_relu",
+    "leaky_relu_",
     "linear",
     "log_softmax",
     "max_pool2d",
@@ -43,6 +44,7 @@ __all__ = [
     "pad",
     "relu",
     "relu6",
+    "relu_",
     "sigmoid",
     "silu",
     "smooth_l1_loss",

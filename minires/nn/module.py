@@ -126,17 +126,19 @@ class Module:
         raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
 
     def __delattr__(self, name: str) -> None:
-        if not self._forget(name):
+        if any(name in registry for registry in self._registries()):
+            self._forget(name)
+        else:
             super().__delattr__(name)
 
     def __dir__(self) -> list[str]:
         return sorted({*super().__dir__(), *self._parameters, *self._buffers, *self._modules})
 
-    def _forget(self, name: str) -> bool:
+    def _forget(self, name: str) -> None:
         self.__dict__.pop(name, None)
         self._non_persistent.discard(name)
-        found = [registry.pop(name) for registry in self._registries() if name in registry]
-        return bool(found)
+        for registry in self._registries():
+            registry.pop(name, None)
 
     def _registries(self) -> tuple[OrderedDict, OrderedDict, OrderedDict]:
         return self._parameters, self._buffers, self._modules

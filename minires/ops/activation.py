@@ -1,17 +1,15 @@
-"""Activations: relu, relu6, leaky_relu, silu, gelu.
-
-``inplace`` is accepted where PyTorch has it and only says that the input may be overwritten; it never is, for a graph
-may still need it.
-"""
+"""Activations: relu, relu6, leaky_relu, silu, gelu. With ``inplace`` the input becomes the result and is returned."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 from minires.autograd import Function, Tensor
 from minires.device import Array, array_module
 from minires.kernels import kernels_for
 from minires.ops.autocast import rounds_once
+from minires.ops.changes import change
 from minires.ops.clamp import clamp
 from minires.ops.pointwise import erf, exp, sigmoid, tanh
 from minires.ops.promotion import check_floating
@@ -124,19 +122,29 @@ def relu(input: Tensor, inplace: bool = False) -> Tensor:
     RuntimeError
         For booleans.
     """
-    if input.is_floating_point():
-        return ReLU()(input)
     if input.dtype.kind == "b":
         raise RuntimeError("relu is not defined for boolean Tensors: convert with .int() first")
+    return _applied(ReLU() if input.is_floating_point() else _relu_of_integers, input, inplace)
+
+
+def relu_(input: Tensor) -> Tensor:
+    """Let ``input`` become ``relu(input)`` in place."""
+    return relu(input, inplace=True)
+
+
+def _relu_of_integers(input: Tensor) -> Tensor:
     return clamp(input, min=0)
+
+
+def _applied(function: Callable[[Tensor], Tensor], input: Tensor, inplace: bool) -> Tensor:
+    return change(input, function, is_activation=True) if inplace else function(input)
 
 
 def relu6(input: Tensor, inplace: bool = False) -> Tensor:
     """Return min(max(x, 0), 6) of each element; the gradient at 0 and 6 is 0 (MobileNets, Howard et al. 2017)."""
-    return ReLU6()(input)
+    return _applied(ReLU6(), input, inplace)
 
 
-@rounds_once
 def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
     """Return x where x > 0, else negative_slope * x.
 
@@ -146,10 +154,14 @@ def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = Fals
         If the elements are not floating-point numbers.
     """
     check_floating("leaky_relu", input)
-    return LeakyReLU(negative_slope)(input)
+    return _applied(rounds_once(LeakyReLU(negative_slope)), input, inplace)
 
 
-@rounds_once
+def leaky_relu_(input: Tensor, negative_slope: float = 0.01) -> Tensor:
+    """Let ``input`` become ``leaky_relu(input, negative_slope)`` in place."""
+    return leaky_relu(input, negative_slope, inplace=True)
+
+
 def silu(input: Tensor, inplace: bool = False) -> Tensor:
     """Return x * sigmoid(x) of each element (Hendrycks and Gimpel 2016; "swish").
 
@@ -159,7 +171,7 @@ def silu(input: Tensor, inplace: bool = False) -> Tensor:
         If the elements are not floating-point numbers.
     """
     check_floating("silu", input)
-    return SiLU()(input)
+    return _applied(rounds_once(SiLU()), input, inplace)
 
 
 @rounds_once

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from minires.autograd import Function, Tensor
 from minires.device import Array, array_module
 from minires.kernels import kernels_for
@@ -12,10 +14,14 @@ Shape = tuple[int, ...]
 class Expand(Function):
     """x -> x repeated to ``shape``, as a view."""
 
+    makes_views = True
+
     def __init__(self, shape: Shape):
         self.shape = shape
 
     def forward(self, x):
+        if x.size == math.prod(self.shape):  # only axes of length 1 are new: the view can be written to
+            return x.reshape(self.shape)
         return array_module(x).broadcast_to(x, self.shape)
 
     def backward(self, dy):

@@ -332,9 +332,11 @@ def _class_loss(
         return loss.sum() if reduction == "sum" else loss.sum() / 0.0
     weight_array = None if weight is None else weight.array
     if function is CrossEntropy and hasattr(kernels_for(input.array), "cross_entropy"):
-        loss = FusedCrossEntropy(target.array, weight_array, ignore_index, reduction, *smoothing)(input)
+        fused = FusedCrossEntropy(target.array, weight_array, ignore_index, reduction, *smoothing)
+        loss = fused.watching(target, weight)(input)
         return loss.reshape(()) if unbatched else loss
-    loss = function(ClassTarget(input.array, target.array, weight_array, ignore_index, reduction, *smoothing))(input)
+    described = ClassTarget(input.array, target.array, weight_array, ignore_index, reduction, *smoothing)
+    loss = function(described).watching(target, weight)(input)
     return loss.reshape(()) if unbatched else loss
 
 

@@ -7,6 +7,7 @@ import numpy as np
 from minires.autograd import Function, Tensor
 from minires.device import Array, device_of, generator
 from minires.dtypes import wide_dtype
+from minires.ops.changes import change
 
 
 class Dropout(Function):
@@ -29,8 +30,8 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool 
     """Zero each element with probability ``p`` and scale the others by 1 / (1 - p); evaluation returns the input.
 
     As ``torch.nn.functional.dropout`` (Srivastava et al. 2014, "Dropout", section 10 for the scale). The mask comes
-    from the default generator of the input's device: `minires.manual_seed` repeats it. ``inplace`` says that the input
-    may be overwritten; it never is.
+    from the default generator of the input's device: `minires.manual_seed` repeats it. With ``inplace`` the input
+    becomes the result and is returned.
 
     Raises
     ------
@@ -46,7 +47,8 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool 
     if not input.is_floating_point():
         raise RuntimeError(f"dropout needs a floating-point input in training, got {input.dtype}: use .float()")
     # p = 1 drops everything: the scale 1 / (1 - p) has no value there, and none is needed
-    return Dropout(_kept(input.array, p), 1.0 / (1.0 - p) if p < 1.0 else 1.0)(input)
+    function = Dropout(_kept(input.array, p), 1.0 / (1.0 - p) if p < 1.0 else 1.0)
+    return change(input, function, is_activation=True) if inplace else function(input)
 
 
 def _kept(x: Array, p: float) -> Array:

@@ -21,6 +21,8 @@ from minires.ops.axes import normalized_axis
 class GetItem(Function):
     """x -> x[index]; ``once`` says that no element of x is taken twice."""
 
+    makes_views = True
+
     def __init__(self, index: Any, once: bool):
         self.index = index
         self.once = once
@@ -55,11 +57,15 @@ class PutItem(Function):
 
 
 class Places(NamedTuple):
-    """An index in its two steps: ``basic`` gives a view, ``arrays`` (or None) picks elements of that view."""
+    """An index in its two steps: ``basic`` gives a view, ``arrays`` (or None) picks elements of that view.
+
+    ``tensors`` are those that ``arrays`` may share memory with.
+    """
 
     basic: tuple
     arrays: tuple | None
     once: bool
+    tensors: tuple[Tensor, ...]
 
 
 def places(input: Tensor, index: Any) -> Places:
@@ -72,7 +78,8 @@ def places(input: Tensor, index: Any) -> Places:
     ValueError
         For a slice with a step that is not positive.
     """
-    parts = [_part(part, input) for part in (index if isinstance(index, tuple) else (index,))]
+    given = index if isinstance(index, tuple) else (index,)
+    parts = [_part(part, input) for part in given]
     named = [_axes_of(part) for part in parts]
     if sum(named) > input.ndim:
         raise IndexError(f"too many indices: {sum(named)} for a Tensor of shape {input.shape}")
@@ -105,7 +112,8 @@ def places(input: Tensor, index: Any) -> Places:
         axis += _axes_of(part)
     chosen = [part for part in parts if not isinstance(part, (int, slice)) and part is not None]
     once = len(chosen) == 1 and chosen[0].dtype.kind == "b"
-    return Places((*basic, Ellipsis), tuple(arrays) if chosen else None, once)
+    tensors = tuple([part for part in given if isinstance(part, Tensor)])
+    return Places((*basic, Ellipsis), tuple(arrays) if chosen else None, once, tensors)
 
 
 def _part(part: Any, input: Tensor) -> Any:
@@ -165,12 +173,12 @@ def getitem(input: Tensor, index: Any) -> Tensor:
     ValueError
         For a slice with a step that is not positive.
     """
-    basic, arrays, once = places(input, index)
+    basic, arrays, once, tensors = places(input, index)
     if arrays is None:
         return GetItem(basic, True)(input)
     if any(part is not Ellipsis and part != slice(None) for part in basic):
         input = GetItem(basic, True)(input)
-    return GetItem(arrays, once)(input)
+    return GetItem(arrays, once).watching(*tensors)(input)
 
 
 def _grid(xp: Any, indices: Array, axis: int) -> tuple:
@@ -180,14 +188,15 @@ def _grid(xp: Any, indices: Array, axis: int) -> tuple:
     return (*others[:axis], indices, *others[axis + 1 :])
 
 
-def take_along(input: Tensor, indices: Array, axis: int, once: bool = False) -> Tensor:
-    """Return the elements that the int array ``indices``, of as many axes, names along ``axis``. It is not checked.
+def take_along(input: Tensor, indices: Tensor, axis: int, once: bool = False) -> Tensor:
+    """Return the elements that the int Tensor ``indices``, of as many axes, names along ``axis``. It is not checked.
 
     ``once`` promises that no element is named twice: its gradient is then set rather than added.
     """
     if not input.ndim:
         return input.reshape(1)[indices.reshape(1)].reshape(())
-    return GetItem(_grid(array_module(indices), indices, axis), once or indices.shape[axis] == 1)(input)
+    where = _grid(array_module(indices.array), indices.array, axis)
+    return GetItem(where, once or indices.shape[axis] == 1).watching(indices)(input)
 
 
 @takes_axis
@@ -205,7 +214,7 @@ def gather(input: Tensor, dim: int, index: Tensor, *, sparse_grad: bool = False)
     """
     axis = normalized_axis("gather", dim, input.ndim or 1)
     _check_index("gather", input, axis, index)
-    return take_along(input, index.array, axis)
+    return take_along(input, index, axis)
 
 
 @takes_axis
@@ -230,7 +239,7 @@ def scatter_add(input: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
         return input + src
     used = src[tuple(slice(length) for length in index.shape)]
     where = _grid(array_module(index.array), index.array, axis)
-    return input + PutItem(where, index.shape[axis] == 1, input.shape)(used)
+    return input + PutItem(where, index.shape[axis] == 1, input.shape).watching(index)(used)
 
 
 def _check_index(name: str, input: Tensor, axis: int, index: Tensor) -> None:

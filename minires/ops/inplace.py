@@ -1,8 +1,6 @@
-"""Changing a Tensor's memory in place: for optimizers, initialisation and data, not for recorded computation.
+"""The methods that change a Tensor in place: each computes as the operation without the underscore.
 
-PyTorch records in-place changes; here they are refused on a Tensor that requires a gradient, and counted on every
-other, so that a backward pass that needs the old values raises instead of giving a wrong gradient. ``x += y`` in a
-recorded computation therefore makes a new Tensor: the gradients are the same, but other names for x keep its old value.
+How memory and graph change is told in `minires.ops.changes`.
 """
 
 from __future__ import annotations
@@ -12,47 +10,32 @@ from typing import Any
 
 import numpy as np
 
-from minires.autograd import Tensor, is_grad_enabled
+from minires.autograd import Tensor
 from minires.autograd.creation import below
-from minires.device import Array, generator, to_device
+from minires.device import Array, generator, memory_axes, to_device
 from minires.dtypes import stored_number
+from minires.ops import arithmetic, comparison, pointwise
 from minires.ops.aliases import takes_names
-from minires.ops.arithmetic import add, div, mul, sub
 from minires.ops.broadcast import check_broadcast
+from minires.ops.cast import cast, to
+from minires.ops.changes import Overwrite, change, check_changeable, is_recorded
 from minires.ops.clamp import clamp
-from minires.ops.indexing import places
+from minires.ops.indexing import GetItem, places
 from minires.ops.promotion import result_type
 from minires.ops.where import masked_fill
 
 
-def _records(*operands: Any) -> bool:
-    return is_grad_enabled() and any(isinstance(operand, Tensor) and operand.requires_grad for operand in operands)
-
-
-def _refuse_recorded(name: str, *operands: Any) -> None:
-    if _records(*operands):
-        raise RuntimeError(
-            f"{name}: the other operand requires a gradient, and changes in place are not recorded: "
-            "use the operation without the underscore, or minires.no_grad()"
-        )
-
-
-def _random_target(name: str, input: Tensor) -> Array:
-    if not input.is_floating_point():
-        raise RuntimeError(f"{name} draws floats, which cannot be stored in a Tensor of {input.dtype}")
-    return input.writable_array()
-
-
 def _store(name: str, function: Callable, input: Tensor, *operands: Any, **options: Any) -> Tensor:
     """input <- function(input, *operands), in the memory and dtype of ``input``."""
-    _refuse_recorded(name, *operands)
     check_broadcast(name, input, *operands)
     _check_storable(name, input, *operands)
-    target = input.writable_array()
-    result = function(input.detach(), *operands, **options)
-    _check_result_shape(name, result.shape, input)
-    target[...] = result.array
-    return input
+
+    def compute(old: Tensor) -> Tensor:
+        result = function(old, *operands, **options)
+        _check_result_shape(name, result.shape, input)
+        return cast(result, input.dtype)
+
+    return change(input, compute, *operands)
 
 
 def _check_storable(name: str, input: Tensor, *operands: Any) -> None:
@@ -69,17 +52,12 @@ def _check_result_shape(name: str, shape: tuple[int, ...], input: Tensor) -> Non
 
 def add_(input: Tensor, other: Any, *, alpha: float = 1) -> Tensor:
     """Add ``alpha * other`` in place."""
-    return _store("add_", add, input, other, alpha=alpha)
+    return _store("add_", arithmetic.add, input, other, alpha=alpha)
 
 
 def sub_(input: Tensor, other: Any, *, alpha: float = 1) -> Tensor:
     """Subtract ``alpha * other`` in place."""
-    return _store("sub_", sub, input, other, alpha=alpha)
-
-
-def mul_(input: Tensor, other: Any) -> Tensor:
-    """Multiply by ``other`` in place."""
-    return _store("mul_", mul, input, other)
+    return _store("sub_", arithmetic.sub, input, other, alpha=alpha)
 
 
 def div_(input: Tensor, other: Any, *, rounding_mode: str | None = None) -> Tensor:
@@ -90,27 +68,70 @@ def div_(input: Tensor, other: Any, *, rounding_mode: str | None = None) -> Tens
     RuntimeError
         For integers without a rounding mode: their quotients are floats.
     """
-    if not input.is_floating_point() and rounding_mode is None:
-        raise RuntimeError(f"div_: quotients cannot be stored in a Tensor of {input.dtype}: convert with .float()")
-    return _store("div_", div, input, other, rounding_mode=rounding_mode)
+    if rounding_mode is None:
+        _check_holds_floats("div_", input)
+    return _store("div_", arithmetic.div, input, other, rounding_mode=rounding_mode)
 
 
-def _augmented(function: Callable, update: Callable) -> Callable[[Tensor, Any], Tensor]:
-    """``x += y``: in place where nothing is recorded, else a new Tensor; a leaf that needs a gradient is refused."""
+def _check_holds_floats(name: str, input: Tensor) -> None:
+    if not input.is_floating_point():
+        raise RuntimeError(f"{name}: floats cannot be stored in a Tensor of {input.dtype}: convert with .float()")
+
+
+def _binary(function: Callable[[Tensor, Any], Tensor]) -> Callable[[Tensor, Any], Tensor]:
+    name = f"{function.__name__}_"
 
     def method(input: Tensor, other: Any) -> Tensor:
-        recorded_leaf = input.is_leaf and _records(input)
-        return update(input, other) if recorded_leaf or not _records(input, other) else function(input, other)
+        return _store(name, function, input, other)
 
+    method.__name__ = method.__qualname__ = name
+    method.__doc__ = f"Let ``input`` become ``{function.__name__}(input, other)`` in place."
     return method
 
 
-iadd, isub, imul, itruediv = (
-    _augmented(add, add_),
-    _augmented(sub, sub_),
-    _augmented(mul, mul_),
-    _augmented(div, div_),
+def _unary(function: Callable[[Tensor], Tensor], *, gives_floats: bool = False) -> Callable[[Tensor], Tensor]:
+    name = f"{function.__name__}_"
+
+    def method(input: Tensor) -> Tensor:
+        if gives_floats:
+            _check_holds_floats(name, input)
+        return _store(name, function, input)
+
+    method.__name__ = method.__qualname__ = name
+    method.__doc__ = f"Let ``input`` become ``{function.__name__}(input)`` in place."
+    return method
+
+
+mul_ = _binary(arithmetic.mul)
+pow_ = takes_names(exponent="other")(_binary(arithmetic.pow))
+remainder_ = takes_names(divisor="other")(_binary(arithmetic.remainder))
+floor_divide_ = takes_names(value="other")(_binary(arithmetic.floor_divide))
+bitwise_and_, bitwise_or_ = _binary(comparison.bitwise_and), _binary(comparison.bitwise_or)
+bitwise_xor_, bitwise_not_ = _binary(comparison.bitwise_xor), _unary(comparison.bitwise_not)
+neg_, abs_, sign_, square_ = map(_unary, (arithmetic.neg, pointwise.abs, pointwise.sign, pointwise.square))
+floor_, ceil_, trunc_ = map(_unary, (pointwise.floor, pointwise.ceil, pointwise.trunc))
+exp_, expm1_, log_, log1p_, sqrt_, rsqrt_, reciprocal_, tanh_, sigmoid_, sin_, cos_, erf_ = (
+    _unary(function, gives_floats=True)
+    for function in (
+        pointwise.exp,
+        pointwise.expm1,
+        pointwise.log,
+        pointwise.log1p,
+        pointwise.sqrt,
+        pointwise.rsqrt,
+        pointwise.reciprocal,
+        pointwise.tanh,
+        pointwise.sigmoid,
+        pointwise.sin,
+        pointwise.cos,
+        pointwise.erf,
+    )
 )
+
+
+def round_(input: Tensor, *, decimals: int = 0) -> Tensor:
+    """Let ``input`` become ``round(input, decimals=decimals)`` in place."""
+    return _store("round_", pointwise.round, input, decimals=decimals)
 
 
 def zero_(input: Tensor) -> Tensor:
@@ -133,18 +154,36 @@ def copy_(input: Tensor, source: Tensor, non_blocking: bool = False) -> Tensor:
     return _assign("copy_", input, source)
 
 
-def _assign(name: str, input: Tensor, value: Any, index: Any = ...) -> Tensor:
-    """``input[index] = value`` for an index that arrays understand."""
-    _refuse_recorded(name, value)
-    target = input.writable_array()
-    if isinstance(value, Tensor):
-        value = to_device(value.array, input.device)
-    elif not isinstance(value, (bool, int, float, np.generic)):
+def _assign(
+    name: str,
+    input: Tensor,
+    value: Any,
+    index: Any = ...,
+    arrays: tuple | None = None,
+    once: bool = True,
+    tensors: tuple[Tensor, ...] = (),
+) -> Tensor:
+    """``input[index][arrays] = value``: see `minires.ops.indexing.Places`."""
+    if not isinstance(value, (Tensor, bool, int, float, np.generic)):
         raise TypeError(f"{name}: only a number or a Tensor can be assigned, got {type(value).__name__}")
-    elif not input.is_floating_point():
+    if not isinstance(value, Tensor) and not input.is_floating_point():
         value = stored_number(name, value, input.dtype)
     try:
-        target[index] = value
+        if is_recorded(input, value):
+            place = input if index is ... else GetItem(index, True)(input)
+            if isinstance(value, Tensor):
+                value = to(value, input.device, input.dtype)
+            overwrite = Overwrite(memory_axes(place.array), (), ... if arrays is None else arrays, once)
+            overwrite.watching(*tensors)
+            change(place, lambda old: overwrite(old, value), value)
+        else:
+            check_changeable(input, recorded=False)
+            array = to_device(value.array, input.device) if isinstance(value, Tensor) else value
+            if arrays is None:
+                input.array[index] = array
+            else:
+                input.array[index][arrays] = array
+            input._version.number += 1
     except ValueError as error:  # of shapes: the array library knows what the index selects
         raise RuntimeError(f"{name}: {error}, for a Tensor of shape {input.shape}") from error
     return input
@@ -157,11 +196,13 @@ def clamp_(input: Tensor, min: Any = None, max: Any = None) -> Tensor:
 
 def masked_fill_(input: Tensor, mask: Tensor, value: Any) -> Tensor:
     """Set the elements where the boolean ``mask`` holds to ``value``, in place."""
-    target = input.writable_array()
-    result = masked_fill(input.detach(), mask, value)
-    _check_result_shape("masked_fill_", result.shape, input)
-    target[...] = result.array
-    return input
+
+    def compute(old: Tensor) -> Tensor:
+        result = masked_fill(old, mask, value)
+        _check_result_shape("masked_fill_", result.shape, input)
+        return result
+
+    return change(input, compute, value)
 
 
 def normal_(input: Tensor, mean: float = 0.0, std: float = 1.0) -> Tensor:
@@ -174,8 +215,7 @@ def normal_(input: Tensor, mean: float = 0.0, std: float = 1.0) -> Tensor:
     """
     if std < 0:
         raise RuntimeError(f"normal_: a standard deviation must not be negative, got {std}")
-    _random_target("normal_", input)[...] = generator(input.device).standard_normal(input.shape) * std + mean
-    return input
+    return _fill_at_random("normal_", input, lambda random: random.standard_normal(input.shape) * std + mean)
 
 
 @takes_names(**{"from": "a", "to": "b"})
@@ -189,16 +229,18 @@ def uniform_(input: Tensor, a: float = 0.0, b: float = 1.0) -> Tensor:
     """
     if a > b:
         raise RuntimeError(f"uniform_: the lower limit {a} exceeds the upper limit {b}")
-    samples = generator(input.device).random(input.shape) * (b - a) + a
-    _random_target("uniform_", input)[...] = below(samples, a, b, input.dtype)
-    return input
+    return _fill_at_random(
+        "uniform_", input, lambda random: below(random.random(input.shape) * (b - a) + a, a, b, input.dtype)
+    )
+
+
+def _fill_at_random(name: str, input: Tensor, draw: Callable[[Any], Array]) -> Tensor:
+    if not input.is_floating_point():
+        raise RuntimeError(f"{name} draws floats, which cannot be stored in a Tensor of {input.dtype}")
+    check_changeable(input, is_recorded(input))
+    return _assign(name, input, Tensor(draw(generator(input.device))))
 
 
 def setitem(input: Tensor, index: Any, value: Any) -> None:
     """``input[index] = value`` in place, for every index that `getitem` takes."""
-    basic, arrays, _ = places(input, index)
-    if arrays is None:
-        _assign("assignment", input, value, basic)
-    else:
-        view = Tensor(input.writable_array()[basic])
-        _assign("assignment", view, value, arrays)
+    _assign("assignment", input, value, *places(input, index))

@@ -406,7 +406,7 @@ def _max_or_min(name: str, input: Tensor, dim: Any, keepdim: bool, other: Tensor
         return (amax if name == "max" else amin)(input)
     axis = normalized_axis(name, dim, input.ndim or 1)
     indices = (argmax if name == "max" else argmin)(input, axis, keepdim=True)
-    values = take_along(input, indices.array, axis)
+    values = take_along(input, indices, axis)
     if not keepdim and input.ndim:
         values, indices = values.squeeze(axis), indices.squeeze(axis)
     return ValuesAndIndices(values, indices)

@@ -9,7 +9,8 @@ from typing import Any
 
 from minires.autograd import Function, Tensor
 from minires.autograd.variadic import as_sequence, takes_sequence
-from minires.device import array_module
+from minires.autograd.views import lies_as_in_pytorch, note_copy, reshaped_strides, row_major, strides_of
+from minires.device import array_module, memory_axes
 from minires.ops import broadcast
 from minires.ops.aliases import takes_axis, takes_names
 from minires.ops.axes import normalized_axes, normalized_axis
@@ -20,11 +21,17 @@ from minires.ops.promotion import result_type
 class Reshape(Function):
     """x -> the same elements, in order, in another shape."""
 
+    makes_views = True
+
     def __init__(self, shape: tuple[int, ...]):
         self.shape = shape
 
     def forward(self, x):
         return x.reshape(self.shape)
+
+    def view_strides(self, shape, strides, output_index):
+        viewed = reshaped_strides(shape, strides, self.shape)
+        return row_major(self.shape) if viewed is None else viewed  # then `reshape` makes a copy of this view
 
     def backward(self, dy):
         return Reshape(self.input_shapes[0])(dy)
@@ -32,6 +39,8 @@ class Reshape(Function):
 
 class Permute(Function):
     """x -> a view with its axes in another order."""
+
+    makes_views = True
 
     def __init__(self, axes: tuple[int, ...]):
         self.axes = axes
@@ -88,6 +97,8 @@ class Cat(Function):
 class Split(Function):
     """x -> views of ``lengths`` along ``axis``, the transpose of Cat."""
 
+    makes_views = True
+
     def __init__(self, axis: int, lengths: tuple[int, ...]):
         self.axis = axis
         self.lengths = lengths
@@ -110,6 +121,20 @@ def reshape(input: Tensor, *shape: Any) -> Tensor:
     RuntimeError
         If the number of elements does not fit.
     """
+    sizes = _resolved("reshape", input, shape)
+    if sizes == input.shape:
+        return input
+    result = Reshape(sizes)(input)
+    if lies_as_in_pytorch(input):
+        return result
+    is_view = reshaped_strides(input.shape, strides_of(input), sizes) is not None
+    if is_view and result._view is None:
+        note_copy(input, result)
+    return result if is_view or result._view is None else Clone("C")(result)
+
+
+def _resolved(name: str, input: Tensor, shape: tuple) -> tuple[int, ...]:
+    """Check a new shape and work out a length of -1."""
     sizes = as_sequence(shape)
     known = 1
     for size in sizes:
@@ -117,30 +142,42 @@ def reshape(input: Tensor, *shape: Any) -> Tensor:
     unknown = sizes.count(-1)
     fits = input.numel() == known if not unknown else known != 0 and input.numel() % known == 0
     if unknown > 1 or not fits or min(sizes, default=0) < -1:
-        raise RuntimeError(f"reshape: {input.numel()} elements of shape {input.shape} do not fit shape {sizes}")
-    sizes = tuple(input.numel() // known if size == -1 else size for size in sizes)
-    return input if sizes == input.shape else Reshape(sizes)(input)
+        raise RuntimeError(f"{name}: {input.numel()} elements of shape {input.shape} do not fit shape {sizes}")
+    return tuple(input.numel() // known if size == -1 else size for size in sizes)
 
 
 @takes_sequence("size", after=1)
 def view(input: Tensor, *shape: Any) -> Tensor:
-    """Return the elements in another shape, as `reshape`.
+    """Return the elements in another shape, in the same memory; one length may be -1 and is then worked out.
 
-    PyTorch's refuses where a copy would be needed. Here the physical layout is nobody's concern (activations lie
-    channels-last), so ``x.view(n, -1)`` always works, with a copy if it must.
+    Whether that can be is decided as in PyTorch, where each result of an operation lies in row-major order. Here
+    activations lie channels-last, and what is a view there may be a copy: neither of the two can be changed in place
+    as long as there is the other.
 
     Raises
     ------
     RuntimeError
-        If the number of elements does not fit.
+        If the number of elements does not fit, or ``input`` is itself a view (transposed, sliced, expanded) whose
+        elements cannot be had in that shape without a copy: `reshape` makes one.
     TypeError
         For a dtype: use ``to`` to convert.
     """
-    return reshape(input, *shape)
+    sizes = _resolved("view", input, shape)
+    if input._view is not None and reshaped_strides(input.shape, strides_of(input), sizes) is None:
+        raise RuntimeError(
+            f"view: this Tensor of shape {input.shape} is a view of another, with strides {strides_of(input)}, and "
+            f"cannot be seen in shape {sizes} without a copy: use .reshape(...), which makes one"
+        )
+    return reshape(input, sizes)
 
 
 def view_as(input: Tensor, other: Tensor) -> Tensor:
-    """Return the elements in the shape of ``other``."""
+    """Return the elements in the shape of ``other``, as `view`."""
+    return view(input, other.shape)
+
+
+def reshape_as(input: Tensor, other: Tensor) -> Tensor:
+    """Return the elements in the shape of ``other``, as `reshape`."""
     return reshape(input, other.shape)
 
 
@@ -345,12 +382,21 @@ def contiguous(input: Tensor) -> Tensor:
 
     No operation needs it: each takes any layout.
     """
-    return input if input.array.flags.c_contiguous else Clone("C")(input)
+    if not is_contiguous(input):
+        return Clone("C")(input)
+    if input.array.flags.c_contiguous:
+        return input
+    result = Clone("C")(input)
+    note_copy(input, result)
+    return result
 
 
 def is_contiguous(input: Tensor) -> bool:
-    """Tell whether the elements lie in row-major memory."""
-    return bool(input.array.flags.c_contiguous)
+    """Tell whether the elements lie in row-major order; activations, which lie channels-last, pass for it."""
+    if input._view is None:
+        return input.array.flags.c_contiguous or memory_axes(input.array) == (0, *range(2, input.ndim), 1)
+    expected = zip(input.shape, strides_of(input), row_major(input.shape), strict=True)
+    return not input.numel() or all(step == wanted for length, step, wanted in expected if length > 1)
 
 
 @takes_axis

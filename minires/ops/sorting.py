@@ -26,8 +26,8 @@ def sort(input: Tensor, dim: int = -1, descending: bool = False, stable: bool = 
         If ``dim`` is out of range.
     """
     axis = normalized_axis("sort", dim, input.ndim or 1)
-    order = _order(input.array, axis, descending)
-    return ValuesAndIndices(take_along(input, order, axis, once=True), Tensor(order))
+    order = Tensor(_order(input.array, axis, descending))
+    return ValuesAndIndices(take_along(input, order, axis, once=True), order)
 
 
 @takes_axis
@@ -62,7 +62,8 @@ def topk(input: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: boo
     order = _order(input.array, axis, descending=largest)
     if input.ndim:
         order = order[(slice(None),) * axis + (slice(k),)].copy()
-    return ValuesAndIndices(take_along(input, order, axis, once=True), Tensor(order))
+    indices = Tensor(order)
+    return ValuesAndIndices(take_along(input, indices, axis, once=True), indices)
 
 
 def _order(array: Array, axis: int, descending: bool) -> Array:

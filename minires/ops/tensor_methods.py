@@ -65,13 +65,35 @@ class TensorMethods:
     __rmod__ = _reflected(arithmetic.remainder)
     __rpow__ = _reflected(arithmetic.pow)
 
-    __iadd__ = inplace.iadd
-    __isub__ = inplace.isub
-    __imul__ = inplace.imul
-    __itruediv__ = inplace.itruediv
-    add_, sub_, mul_, div_ = inplace.add_, inplace.sub_, inplace.mul_, inplace.div_
+    __iadd__ = add_ = inplace.add_
+    __isub__ = sub_ = inplace.sub_
+    __imul__ = mul_ = inplace.mul_
+    __itruediv__ = div_ = inplace.div_
+    __ifloordiv__ = floor_divide_ = inplace.floor_divide_
+    __imod__ = remainder_ = inplace.remainder_
+    __ipow__ = pow_ = inplace.pow_
+    __iand__ = bitwise_and_ = inplace.bitwise_and_
+    __ior__ = bitwise_or_ = inplace.bitwise_or_
+    __ixor__ = bitwise_xor_ = inplace.bitwise_xor_
+    bitwise_not_, neg_, abs_, sign_, square_ = (
+        inplace.bitwise_not_,
+        inplace.neg_,
+        inplace.abs_,
+        inplace.sign_,
+        inplace.square_,
+    )
+    exp_, expm1_, log_, log1p_ = inplace.exp_, inplace.expm1_, inplace.log_, inplace.log1p_
+    sqrt_, rsqrt_, reciprocal_, erf_ = inplace.sqrt_, inplace.rsqrt_, inplace.reciprocal_, inplace.erf_
+    tanh_, sigmoid_, sin_, cos_, relu_ = (
+        inplace.tanh_,
+        inplace.sigmoid_,
+        inplace.sin_,
+        inplace.cos_,
+        activation.relu_,
+    )
+    floor_, ceil_, round_, trunc_ = inplace.floor_, inplace.ceil_, inplace.round_, inplace.trunc_
     zero_, fill_, copy_ = inplace.zero_, inplace.fill_, inplace.copy_
-    clamp_, masked_fill_ = inplace.clamp_, inplace.masked_fill_
+    clamp_, clip_, masked_fill_ = inplace.clamp_, inplace.clamp_, inplace.masked_fill_
     normal_, uniform_ = inplace.normal_, inplace.uniform_
 
     __getitem__ = indexing.getitem
@@ -133,7 +155,7 @@ class TensorMethods:
     prod, sort, argsort, topk = reduction.prod, sorting.sort, sorting.argsort, sorting.topk
 
     reshape, view, view_as, flatten = shape.reshape, shape.view, shape.view_as, shape.flatten
-    reshape_as = shape.view_as
+    reshape_as = shape.reshape_as
     squeeze, unsqueeze, permute, transpose = shape.squeeze, shape.unsqueeze, shape.permute, shape.transpose
     swapaxes, movedim, t = shape.swapaxes, shape.movedim, shape.t
     T, mT = property(shape.t), property(shape.matrix_transpose)

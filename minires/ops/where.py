@@ -52,7 +52,7 @@ def where(condition: Tensor, input: Any = None, other: Any = None) -> Any:
     a, b = promote(input, other, stored_by="where")
     if not isinstance(a, Tensor) and not isinstance(b, Tensor):  # two numbers by themselves say nothing of the dtype
         a = Tensor(array_module(condition.array).asarray(a, result_type(input, other)))
-    return Where(condition.array)(a, b)
+    return Where(condition.array).watching(condition)(a, b)
 
 
 def masked_fill(input: Tensor, mask: Tensor, value: Any) -> Tensor:
@@ -71,7 +71,7 @@ def masked_fill(input: Tensor, mask: Tensor, value: Any) -> Tensor:
         value = cast(value, input.dtype)
     else:
         value = stored_number("masked_fill", value, input.dtype)
-    return Where(mask.array)(value, input)
+    return Where(mask.array).watching(mask)(value, input)
 
 
 def _check_boolean(name: str, condition: Any) -> None:

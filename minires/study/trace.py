@@ -57,7 +57,7 @@ class Operation:
     number: int
     function: Function
     inputs: tuple
-    outputs: tuple[Tensor, ...]
+    outputs: list[Tensor]
     calls: tuple[Call, ...]
     sources: tuple[tuple[int, Value], ...]
 
@@ -222,7 +222,10 @@ class _Recorder:
                 maker = self.by_function.get(id(edge.function))
                 if maker is not None and maker.sources:
                     sources.append((position, Value(id(edge.function), edge.output_index)))
-        operation = Operation(len(self.operations), function, inputs, outputs, tuple(self.calls), tuple(sources))
+                if maker is not None:
+                    # The Tensor that was made may have changed in place since; what the operation got has not.
+                    maker.outputs[edge.output_index] = inputs[position]
+        operation = Operation(len(self.operations), function, inputs, list(outputs), tuple(self.calls), tuple(sources))
         self.operations.append(operation)
         self.by_function[id(function)] = operation
 

@@ -61,6 +61,7 @@ def torch_gradients(model: Module, images: Tensor, labels: Tensor) -> dict[str, 
     def converted(value: Any) -> Any:
         if not isinstance(value, Tensor):
             return value
+        value = _lasting(value)
         if id(value) not in theirs:  # a leaf: a parameter, or data
             array = np.ascontiguousarray(value.detach().cpu().numpy())
             theirs[id(value)] = torch.from_numpy(array.copy()).requires_grad_(value.requires_grad)
@@ -72,7 +73,7 @@ def torch_gradients(model: Module, images: Tensor, labels: Tensor) -> dict[str, 
             raise NotImplementedError(f"the comparison with PyTorch does not know the operation {function.name}")
         replayed = replays[type(function)](function, *(converted(value) for value in inputs))
         for ours, counterpart in zip(outputs, replayed if isinstance(replayed, tuple) else (replayed,), strict=False):
-            theirs[id(ours)] = counterpart
+            theirs[id(_lasting(ours))] = counterpart
     target = torch.from_numpy(labels.cpu().numpy())
     torch.nn.functional.cross_entropy(theirs[id(logits)], target).backward()
     gradients = {}
@@ -81,6 +82,12 @@ def torch_gradients(model: Module, images: Tensor, labels: Tensor) -> dict[str, 
         gradient = None if counterpart is None else counterpart.grad
         gradients[name] = np.zeros(parameter.shape) if gradient is None else gradient.numpy()
     return gradients
+
+
+def _lasting(tensor: Tensor) -> Tensor:
+    """Return the Tensor that a change in place has made of ``tensor``, or of which it took the place; else itself."""
+    changed = None if tensor._stands_for is None else tensor._stands_for()
+    return tensor if changed is None else changed
 
 
 def _replays(torch: Any) -> dict[type[Function], Callable[..., Any]]:

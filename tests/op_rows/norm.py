@@ -12,7 +12,7 @@ MEAN, VAR = np.array([0.25, -0.5, 0.125]), np.array([0.5, 1.0, 2.0])  # exact in
 
 def theirs(x, running, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5, residual=None, activation=None):
     """What the fused op stands for, in PyTorch's words. The running statistics are no inputs to differentiate."""
-    mean, var = (torch.from_numpy(a[:running]).to(x) for a in (MEAN, VAR)) if running else (None, None)
+    mean, var = (torch.tensor(a[:running]).to(x) for a in (MEAN, VAR)) if running else (None, None)
     out = TF.batch_norm(x, mean, var, weight, bias, training, momentum, eps)
     if residual is not None:
         if residual.shape != out.shape:
