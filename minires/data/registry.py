@@ -14,6 +14,7 @@ from minires.data.dataset import Dataset
 from minires.data.datasets import CIFAR10, CIFAR100, MNIST, FashionMNIST, ImageFolder, Shapes
 from minires.data.errors import DataError
 from minires.data.files import checksum, file_size
+from minires.io import shown
 
 Root = str | os.PathLike[str] | None
 
@@ -159,7 +160,7 @@ def dataset_info(name: str) -> DatasetInfo:
         If there is none of that name.
     """
     if name not in _BY_NAME:
-        raise DataError(f"unknown data set {name!r}: choose one of {', '.join(_BY_NAME)}")
+        raise DataError(f"unknown data set {shown(name)}: choose one of {', '.join(_BY_NAME)}")
     return _BY_NAME[name]
 
 

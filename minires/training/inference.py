@@ -38,8 +38,7 @@ def load_model(
     module_for(target)  # before any work is done
     checkpoint = Checkpoint.load(path)
     experiment = Experiment.from_checkpoint(checkpoint)
-    model = experiment.build_model()
-    checkpoint.restore(model)
+    model = experiment.restored_model(checkpoint)
     model.to(target).eval()
     return fold_batch_norm(model) if fold else model, experiment
 
