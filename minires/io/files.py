@@ -79,7 +79,7 @@ def write_whole(path: Path, data: Buffer | Iterable[Buffer]) -> None:
             try:
                 file.truncate(0)
                 for part in (data,) if isinstance(data, Buffer) else data:
-                    _write_all(file, part)
+                    write_all(file, part)
                 os.fsync(file.fileno())
                 if fcntl is None:
                     file.close()  # Windows renames no open files
@@ -126,7 +126,8 @@ def _opened_alone(path: str) -> io.FileIO:
             raise
 
 
-def _write_all(file: io.FileIO, part: Buffer) -> None:
+def write_all(file: io.FileIO, part: Buffer) -> None:
+    """Write to an unbuffered file, which may take a part at a time; an OSError if it takes no more."""
     rest = memoryview(part).cast("B")
     while rest:
         rest = rest[file.write(rest) :]
