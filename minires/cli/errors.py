@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -53,6 +54,7 @@ def one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def run(*args: Any, **options: Any) -> None:
+        warnings.filterwarnings("ignore", module="PIL")  # of files that it reads or refuses all the same
         try:
             command(*args, **options)
         except (typer.Exit, typer.Abort, BrokenPipeError):  # Exit and Abort are RuntimeErrors themselves

@@ -23,7 +23,7 @@ from minires.cli.options import (
     Root,
     Workers,
 )
-from minires.cli.wording import counted
+from minires.cli.wording import counted, say
 
 RECIPE = "Recipe"
 
@@ -83,6 +83,7 @@ def train(
         if given:
             raise ValueError(f"{', '.join(given)}: a resumed run keeps its own; leave it out, or start a new run")
 
+    from minires.data import ImageFolder
     from minires.device import as_device, module_for
     from minires.training import Checkpoint, Experiment, RunFolder, open_sets, plan, recipe_for
 
@@ -110,6 +111,9 @@ def train(
         )
         log_format = log or LogFormat.CSV
         folder = RunFolder(out, log_format) if out else RunFolder.fresh(f"{data_name}-{model_name}", log_format)
+    for images in (train_set, test_set):
+        if isinstance(images, ImageFolder):  # rather than in the middle of an epoch
+            images.check(workers)
     with _leaving_no_empty_folder(folder.path):
         folder.prepare(checkpoint=saved)
         try:
@@ -170,7 +174,7 @@ def _run(
             last = trainer.fit()
     except KeyboardInterrupt:
         remedy = f"; go on with: minires train --resume {last_saved()}" if last_saved() is not None else ""
-        typer.echo(f"minires: interrupted at step {trainer.step + 1:,}; {saved()}{remedy}", err=True)
+        say(f"minires: interrupted at step {trainer.step + 1:,}; {saved()}{remedy}", err=True)
         raise typer.Exit(INTERRUPTED) from None
     except TrainingError as error:
         raise TrainingError(f"{error}; {saved()}", error.step, error.op) from error
