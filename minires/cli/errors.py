@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from minires.cli.wording import say
+from minires.io import reason
 
 USAGE_ERROR = 2
 INTERRUPTED = 130  # 128 + SIGINT, as shells count
@@ -76,5 +78,5 @@ def described(error: BaseException) -> str:
     if isinstance(error, MemoryError):
         return f"out of memory ({error}): try a smaller --batch-size" if str(error) else "out of memory"
     if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror.lower()}" if error.filename else error.strerror.lower()
+        return f"{os.fsdecode(error.filename)}: {reason(error)}" if error.filename else reason(error)
     return str(error) or type(error).__name__

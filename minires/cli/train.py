@@ -84,6 +84,7 @@ def train(
             raise ValueError(f"{', '.join(given)}: a resumed run keeps its own; leave it out, or start a new run")
 
     from minires.data import ImageFolder
+    from minires.data.datasets.folder import check_images
     from minires.device import as_device, module_for
     from minires.training import Checkpoint, Experiment, RunFolder, open_sets, plan, recipe_for
 
@@ -111,9 +112,8 @@ def train(
         )
         log_format = log or LogFormat.CSV
         folder = RunFolder(out, log_format) if out else RunFolder.fresh(f"{data_name}-{model_name}", log_format)
-    for images in (train_set, test_set):
-        if isinstance(images, ImageFolder):  # rather than in the middle of an epoch
-            images.check(workers)
+    # Now, rather than in the middle of an epoch.
+    check_images(*(images for images in (train_set, test_set) if isinstance(images, ImageFolder)), workers=workers)
     with _leaving_no_empty_folder(folder.path):
         folder.prepare(checkpoint=saved)
         try:

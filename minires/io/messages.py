@@ -48,4 +48,5 @@ def shown(value: Any) -> str:
 
 def reason(error: OSError) -> str:
     """Return why the system refused something, as part of a sentence."""
-    return (error.strerror or str(error) or type(error).__name__).lower()
+    text = error.strerror or str(error) or type(error).__name__
+    return text[:1].lower() + text[1:]

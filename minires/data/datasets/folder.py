@@ -170,14 +170,15 @@ class ImageFolder(Dataset):
         found = DataLoader(checks, batch_size=64, num_workers=workers, collate_fn=lambda errors: errors)
         return [error for errors in found for error in errors if error is not None]
 
-    def check(self, workers: int = 0) -> None:
-        """Raise a DataError that names files that are no images, or were cut short."""
-        errors = self.unreadable(workers=workers)
-        if errors:
-            raise DataError(said_of_unreadable(errors, len(self)))
-
     def __repr__(self) -> str:
         return f"ImageFolder({len(self)} images in {len(self.classes)} classes under {self.root})"
+
+
+def check_images(*folders: ImageFolder, workers: int = 0) -> None:
+    """Raise a DataError that names files in them that are no images, or were cut short."""
+    errors = [error for folder in folders for error in folder.unreadable(workers=workers)]
+    if errors:
+        raise DataError(said_of_unreadable(errors, sum(map(len, folders))))
 
 
 def said_of_unreadable(errors: list[DataError], images: int) -> str:
