@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from numbers import Integral, Real
@@ -13,6 +13,7 @@ from minires.nn import Parameter
 from minires.optim import SGD
 from minires.optim.lr_scheduler import ConstantLR, MultiStepLR, OneCycleLR, SequentialLR
 
+LARGEST = sys.float_info.max
 LONGEST = 2**53  # updates or epochs: up to here floats count exactly
 SCHEDULES = ("one-cycle", "multi-step")
 DEEP_CIFAR_NETS = ("resnet110", "resnet1202", "plain110")
@@ -59,15 +60,17 @@ class Recipe:
             raise ValueError(f"give the length in epochs or in steps, got epochs={self.epochs} and steps={self.steps}")
         for name, least in {"epochs": 1, "steps": 1, "batch_size": 1, "warmup_steps": 0}.items():
             value = getattr(self, name)
-            if value is not None and (not _is_number(value, Integral) or not least <= value <= LONGEST):
+            if name in ("epochs", "steps") and value is None:
+                continue
+            if not _is_number(value, Integral) or not least <= value <= LONGEST:
                 raise ValueError(f"{name.replace('_', ' ')} must be at least {least}, got {shown(value)}")
-        if not (_is_number(self.learning_rate) and 0 < self.learning_rate < math.inf):
+        if not (_is_number(self.learning_rate) and 0 < self.learning_rate <= LARGEST):
             raise ValueError(f"the learning rate must be a positive number, got {shown(self.learning_rate)}")
         for name in ("momentum", "label_smoothing"):
             value = getattr(self, name)
             if not (_is_number(value) and 0 <= value < 1):
                 raise ValueError(f"{name.replace('_', ' ')} must be at least 0 and below 1, got {shown(value)}")
-        if not (_is_number(self.weight_decay) and 0 <= self.weight_decay < math.inf):
+        if not (_is_number(self.weight_decay) and 0 <= self.weight_decay <= LARGEST):
             raise ValueError(f"weight decay must not be negative, got {shown(self.weight_decay)}")
         if not isinstance(self.nesterov, bool) or (self.nesterov and self.momentum == 0):
             raise ValueError(f"nesterov is True or False and needs a momentum above 0, got {shown(self.nesterov)}")
