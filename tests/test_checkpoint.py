@@ -421,7 +421,7 @@ def test_a_model_in_bfloat16_comes_back(tmp_path):
 @pytest.mark.parametrize("path", ["/dev/zero", "fifo"])
 def test_special_files_are_not_opened(tmp_path, path):
     os.mkfifo(tmp_path / "fifo")
-    with pytest.raises(CheckpointError, match="a plain file was expected here, but this is a (device|FIFO)"):
+    with pytest.raises(CheckpointError, match=r"a plain file was expected here, but this is a (device|FIFO)"):
         Checkpoint.load(tmp_path / path)
 
 

@@ -101,7 +101,6 @@ def test_every_dtype_comes_back_and_is_pytorchs(tmp_path, name):
     for key, value in state.items():
         assert theirs[key].dtype == EVERY_DTYPE[name]
         assert tuple(theirs[key].shape) == value.shape
-        assert theirs[key].contiguous().view(torch.uint8 if value.ndim else theirs[key].dtype).numel() >= value.size
         for found in (ours[key], again[key]):
             assert (found.dtype, found.shape) == (value.dtype, value.shape)
             assert found.numpy().tobytes() == value.tobytes()
@@ -111,7 +110,7 @@ def test_every_dtype_comes_back_and_is_pytorchs(tmp_path, name):
 @pytest.mark.parametrize("name", ["float8_e4m3", "float8_e3m4", "int4", "longdouble", "complex128", "datetime64[s]"])
 def test_a_dtype_that_the_format_lacks_is_refused_before_anything_is_written(tmp_path, name):
     wrong = minires.Tensor(np.zeros(3, numpy_dtype(name)))
-    with pytest.raises(TypeError, match="'b' is of .*, which safetensors does not hold"):
+    with pytest.raises(TypeError, match=r"'b' is of .*, which safetensors does not hold"):
         minires.save({"a": minires.ones(3), "b": wrong}, tmp_path / "file")
     assert list(tmp_path.iterdir()) == []
 
@@ -187,7 +186,7 @@ def test_a_sparse_file_is_refused_by_its_header(tmp_path):
     with (tmp_path / "net.safetensors").open("wb") as file:
         file.write(file_of({"a": entry()}))
         file.truncate(2**40)
-    with pytest.raises(FileError, match="1,099,511,627,.* bytes where its header promises 8"):
+    with pytest.raises(FileError, match=r"1,099,511,627,.* bytes where its header promises 8"):
         minires.load(tmp_path / "net.safetensors")
 
 
@@ -209,7 +208,7 @@ def test_only_plain_files_are_opened_and_replaced(tmp_path, kind):
         path = path if kind.startswith("link") else tmp_path / "fifo"
     before = os.stat(path).st_mode
     for use in (lambda: minires.load(path), lambda: minires.save({"a": minires.ones(1)}, path)):
-        with pytest.raises(OSError, match="plain file was expected|Is a directory"):
+        with pytest.raises(OSError, match=r"plain file was expected|Is a directory"):
             use()
     assert os.stat(path).st_mode == before
     assert not stat.S_ISREG(before)
@@ -231,7 +230,7 @@ def test_a_full_disk_names_the_file(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", full_disk)
-    with pytest.raises(OSError, match="No space left on device: '.*net"):
+    with pytest.raises(OSError, match=r"No space left on device: '.*net"):
         minires.save({"a": minires.ones(3)}, tmp_path / "net")
 
 

@@ -115,7 +115,7 @@ def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], d
         arrays = {}
         for entry in entries:
             array = arrays[entry.name] = np.empty(entry.shape, entry.dtype)
-            if file.readinto(array.reshape(-1).view(np.uint8).data) != array.nbytes:  # type: ignore[attr-defined]
+            if file.readinto(array.reshape(-1).view(np.uint8).data) != array.nbytes:
                 raise _damaged(path, "it became shorter while it was read")
     return arrays, metadata
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from numbers import Real
 from typing import Any
 
 from minires.autograd import Tensor
@@ -74,7 +73,7 @@ class Adam(Optimizer):
         step = state.get("step")
         if isinstance(step, Tensor) and step.shape == ():  # as PyTorch keeps it
             step = step.item()
-        if not isinstance(step, Real) or not 0 <= step < math.inf:
+        if not isinstance(step, int | float) or not 0 <= step < math.inf:
             raise ValueError(f"step must be a number and at least 0, got {step!r}")
         for name in ("exp_avg", "exp_avg_sq", *(["max_exp_avg_sq"] if options["amsgrad"] else [])):
             if not isinstance(state.get(name), Tensor):

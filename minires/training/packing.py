@@ -85,7 +85,7 @@ def unlike(own: Any, saved: Any, name: str = "it") -> str:
     elif own is None or isinstance(own, bool | str):
         return "" if own is None or type(saved) is type(own) else f"{name} is {shown(saved)}"
     elif isinstance(own, Real):
-        fits = isinstance(saved, Real) and not isinstance(saved, bool) and 0 <= saved < 2**63
+        fits = isinstance(saved, int | float) and not isinstance(saved, bool) and 0 <= saved < 2**63
         fits = fits and math.isfinite(saved) and (saved > 0 or own <= 0 or name.endswith("lr"))
         return "" if fits else f"{name} is {shown(saved)}"
     else:

@@ -239,8 +239,7 @@ class _Machine:
 def _name_of(code: bytes) -> str:
     import pickletools
 
-    opcode = pickletools.code2op.get(code.decode("latin-1"))
-    return opcode.name if opcode else repr(code)
+    return next((opcode.name for opcode in pickletools.opcodes if opcode.code == code.decode("latin-1")), repr(code))
 
 
 STOP = b"."
