@@ -29,8 +29,9 @@ from minires.data import (
     open_dataset,
     transforms,
 )
-from minires.data.datasets.folder import check_images, load_image
+from minires.data.datasets.folder import check_image, check_images, load_image
 from minires.data.datasets.inert_pickle import RefusedPickle, read_pickle
+from minires.device import generator
 
 REAL = os.environ.get("MINIRES_DATA")
 needs_real_data = pytest.mark.skipif(
@@ -560,6 +561,18 @@ def test_grey_of_twelve_bits_in_its_own_scale(tmp_path):
     np.testing.assert_allclose(np.asarray(load_image(tmp_path / "grey.pgm"))[..., 0], values / 4095 * 255, atol=1)
 
 
+def test_a_jpeg_of_thousands_of_scans_is_refused(tmp_path):
+    out = io.BytesIO()
+    Image.new("RGB", (64, 64), (200, 10, 10)).save(out, "JPEG", progressive=True)
+    content = out.getvalue()
+    path = write(tmp_path / "image.jpg", content)
+    assert load_image(path).size == (64, 64)
+    last = content[content.rindex(b"\xff\xda") : -2]
+    path.write_bytes(content[:-2] + last * 5000 + content[-2:])
+    for read in (load_image, check_image):
+        assert "scans" in refusal(lambda read=read: read(path))
+
+
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P", "1", "CMYK", "YCbCr", "LA"])
 def test_other_images_are_converted_as_pillow_does(tmp_path, mode):
     noise = np.random.default_rng(0).integers(0, 256, (9, 7, 3), np.uint8)
@@ -613,7 +626,9 @@ def cut_jpeg():
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("decode", [False, True])
 def test_unreadable_images_are_found_before_they_are_needed(folder, decode, workers):
+    state = generator().bit_generator.state
     assert ImageFolder(folder).unreadable(decode, workers) == []
+    assert generator().bit_generator.state == state
     write(folder / "ant" / "text.jpg", b"hello")
     write(folder / "ant" / "cut.jpg", cut_jpeg())
     write(folder / "bee" / "cut.png", encoded((1, 2, 3))[:-30])

@@ -26,6 +26,7 @@ from minires.cli.options import (
 from minires.cli.wording import counted, say
 
 RECIPE = "Recipe"
+MANY_IMAGES = 20_000  # a few seconds
 
 
 def train(
@@ -112,8 +113,10 @@ def train(
         )
         log_format = log or LogFormat.CSV
         folder = RunFolder(out, log_format) if out else RunFolder.fresh(f"{data_name}-{model_name}", log_format)
-    # Now, rather than in the middle of an epoch.
-    check_images(*(images for images in (train_set, test_set) if isinstance(images, ImageFolder)), workers=workers)
+    folders = [images for images in (train_set, test_set) if isinstance(images, ImageFolder)]
+    if sum(map(len, folders)) > MANY_IMAGES:
+        say("looking at the beginning and the end of each image ...")
+    check_images(*folders, workers=workers)  # now, rather than in the middle of an epoch
     with _leaving_no_empty_folder(folder.path):
         folder.prepare(checkpoint=saved)
         try:

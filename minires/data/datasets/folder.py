@@ -1,7 +1,8 @@
 """ImageFolder: a folder for each class, image files in it.
 
 An image has at most as many pixels as Pillow holds to be safe (89,478,485 unless changed there), and reading it takes
-up to eight bytes for each, whatever the size of its file.
+up to eight bytes for each, whatever the size of its file. A JPEG, of which each scan goes over all pixels, has at most
+`MOST_SCANS` of them.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from minires.io import open_plain, reason
 
 # The formats behind torchvision's extensions. Pillow knows others, some of which start programs of their own.
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+MOST_SCANS = 100  # progressive ones commonly have ten
 FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP")
 
 
@@ -50,6 +52,8 @@ def _read(path: str | os.PathLike[str], use: Callable[[Image.Image, BinaryIO], A
                 raise DataError(
                     f"{path}: {image.width}x{image.height} pixels are too many for one image; make it smaller"
                 )
+            if image.format == "JPEG" and _scans(file) > MOST_SCANS:
+                raise DataError(f"{path}: a JPEG of {_scans(file):,} scans, which would take very long; save it anew")
             return use(image, file)
     except DataError:
         raise
@@ -61,6 +65,11 @@ def _read(path: str | os.PathLike[str], use: Callable[[Image.Image, BinaryIO], A
         else:
             verdict = reason(error) if isinstance(error, OSError) else str(error) or type(error).__name__
         raise DataError(f"{path}: cannot be read as an image ({verdict}); replace or remove it") from error
+
+
+def _scans(file: BinaryIO) -> int:
+    file.seek(0)
+    return file.read().count(b"\xff\xda")  # which compressed data never contain
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
@@ -167,7 +176,8 @@ class ImageFolder(Dataset):
         if self.loader is not load_image:
             return []
         checks = _Checks([path for path, _ in self.samples], load_image if decode else check_image)
-        found = DataLoader(checks, batch_size=64, num_workers=workers, collate_fn=lambda errors: errors)
+        # The seed is not used, but without one the loader would draw it, and training others than before.
+        found = DataLoader(checks, batch_size=64, num_workers=workers, collate_fn=lambda errors: errors, seed=0)
         return [error for errors in found for error in errors if error is not None]
 
     def __repr__(self) -> str:
