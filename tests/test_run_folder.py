@@ -220,6 +220,41 @@ def test_two_runs_do_not_share_a_folder(tmp_path):
     first.release()
 
 
+def test_a_refused_run_leaves_the_folder_of_the_other(tmp_path):
+    path = tmp_path / "new" / "run"
+    first, second = RunFolder(path), RunFolder(path)
+    first.prepare()
+    with pytest.raises(ValueError, match="another run"):
+        second.prepare()
+    second.release()
+    assert path.is_dir()
+    first.release()
+    assert os.listdir(tmp_path) == []
+    second.prepare()
+    (path / "last.safetensors").write_bytes(b"")
+    second.release()
+    assert os.listdir(path) == ["last.safetensors"]
+
+
+def test_a_folder_removed_before_it_was_locked_is_made_again(tmp_path, monkeypatch):
+    from minires.training import folder as module
+
+    path = tmp_path / "run"
+    lock, removed = module.lock, []
+
+    def removing(descriptor, wait):
+        if not removed:
+            removed.append(path.rmdir())
+        return lock(descriptor, wait)
+
+    monkeypatch.setattr(module, "lock", removing)
+    folder = RunFolder(path)
+    folder.prepare()
+    assert path.is_dir()
+    assert removed == [None]
+    folder.release()
+
+
 def test_the_lock_of_a_folder_dies_with_its_process(tmp_path):
     script = """
 import sys, time

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -117,14 +115,13 @@ def train(
     if sum(map(len, folders)) > MANY_IMAGES:
         say("looking at the beginning and the end of each image ...")
     check_images(*folders, workers=workers)  # now, rather than in the middle of an epoch
-    with _leaving_no_empty_folder(folder.path):
-        folder.prepare(checkpoint=saved)
-        try:
-            net.to(target)
-            trainer = experiment.trainer(net, train_set, test_set, target, workers, saved)
-            _run(experiment, trainer, folder, len(train_set), len(test_set), target, resume)
-        finally:
-            folder.release()
+    folder.prepare(checkpoint=saved)
+    try:
+        net.to(target)
+        trainer = experiment.trainer(net, train_set, test_set, target, workers, saved)
+        _run(experiment, trainer, folder, len(train_set), len(test_set), target, resume)
+    finally:
+        folder.release()
 
 
 def _run(
@@ -194,20 +191,6 @@ def _run(
     )
     best = f", {folder.best.name}" if folder.best.exists() else ""  # a resumed run may not come up to its best again
     progress.say(f"saved {folder.last}{best} and {folder.log.path.name}")
-
-
-@contextmanager
-def _leaving_no_empty_folder(path: Path) -> Iterator[None]:
-    """Take away the folders that the ``with`` block made and left empty, whether it fails or has nothing to do."""
-    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
-    try:
-        yield
-    finally:
-        for folder in missing:
-            try:
-                folder.rmdir()
-            except OSError:  # it holds something, or never came to be
-                continue
 
 
 def _log_format_in(folder: Path) -> LogFormat:

@@ -7,6 +7,7 @@ the line of an epoch whose checkpoint is missing is taken back. Two runs never w
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 import weakref
@@ -35,7 +36,8 @@ class RunFolder:
         self.best = self.path / "best.safetensors"
         self.log = RunLog(self.path / f"log.{log_format}")
         self.saved_step: int | None = None
-        self._release: Any = None
+        self._made: list[Path] = []
+        self._unlock: Any = None
 
     @classmethod
     def fresh(cls, name: str, log_format: str = "csv") -> RunFolder:
@@ -57,30 +59,49 @@ class RunFolder:
             If it cannot, if another run is writing to it, or if it holds a run that is not being resumed.
         """
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock()
             with tempfile.TemporaryFile(dir=self.path):
                 pass
-            self._lock()
             if self.last.exists():
                 self._check_resumed(resuming or checkpoint is not None, checkpoint)
             self._cut_log(checkpoint)
         except OSError as error:
+            self.release()
             raise ValueError(f"{self.path}: cannot be written to: {reason(error)}; choose another folder") from error
         except ValueError:
             self.release()
             raise
 
     def release(self) -> None:
-        """Let other runs write to the folder."""
-        if self._release is not None:
-            self._release()
+        """Let other runs write to the folder; what `prepare` has made and nothing was written to is removed."""
+        for folder in self._made:
+            with contextlib.suppress(OSError):  # it holds something, or never came to be
+                folder.rmdir()
+        self._made = []
+        if self._unlock is not None:
+            self._unlock()
 
     def _lock(self) -> None:
-        descriptor = os.open(self.path, os.O_RDONLY)
-        if not lock(descriptor, wait=False):
+        while True:
+            missing = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
+            try:
+                self.path.mkdir(parents=True, exist_ok=True)
+            except OSError:
+                self._made = missing
+                raise
+            descriptor = os.open(self.path, os.O_RDONLY)
+            if not lock(descriptor, wait=False):
+                os.close(descriptor)
+                raise ValueError(
+                    f"{self.path}: another run is writing to this folder; wait for its end, or choose another"
+                )
+            # The run that held it before may have removed the folder that was opened here.
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(descriptor), self.path.stat()):
+                    break
             os.close(descriptor)
-            raise ValueError(f"{self.path}: another run is writing to this folder; wait for its end, or choose another")
-        self._release = weakref.finalize(self, os.close, descriptor)
+        self._made = missing
+        self._unlock = weakref.finalize(self, os.close, descriptor)
 
     def _check_resumed(self, resuming: bool, checkpoint: Checkpoint | None) -> None:
         if not resuming:
