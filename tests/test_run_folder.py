@@ -171,9 +171,9 @@ def test_a_hundred_real_kills():
         ("log.csv", "epoch,st", ""),
         ("log.csv", "", ""),
         ("log.csv", "another,table\n1,99\n", "another,table\n1,99\n"),
-        ("log.csv", "epoch,step\nwritten by hand\n", "epoch,step\nwritten by hand\n"),
+        ("log.csv", "epoch,step\nwritten by hand\n9,99\n", "epoch,step\nwritten by hand\n"),
         ("log.jsonl", '{"step": 4}\n{"step": 12}\n{"st', '{"step": 4}\n'),
-        ("log.jsonl", '{"step": 4}\nno JSON\n{"step": 12}\n', '{"step": 4}\nno JSON\n{"step": 12}\n'),
+        ("log.jsonl", '{"step": 4}\nno JSON\n[12]\n{"step": 12}\n', '{"step": 4}\nno JSON\n[12]\n'),
     ],
 )
 def test_cutting_a_log(tmp_path, name, content, kept):

@@ -54,8 +54,8 @@ class RunLog:
     def cut(self, step: int, most: float = math.inf) -> None:
         """Remove the records of later updates than ``step``, and a last line that is not whole.
 
-        They are those of an epoch whose checkpoint never came to be saved. A file with more than ``most`` records, or
-        whose records have no "step", stays as it is.
+        They are those of an epoch whose checkpoint never came to be saved. Lines without a "step" stay, and so does a
+        file with more than ``most`` records.
 
         Raises
         ------
@@ -68,24 +68,19 @@ class RunLog:
         except FileNotFoundError:
             return
         lines = content.decode("utf-8", "surrogateescape").split("\n")[:-1]
-        steps = self._steps_in_csv(lines) if self.path.suffix == ".csv" else [_step_in_json(line) for line in lines]
-        if None in steps or len(steps) > most:
+        if self.path.suffix == ".csv":
+            names = lines[0].split(",") if lines else []
+            if lines and "step" not in names:
+                return
+            steps = [None, *(_step_in_csv(line, names) for line in lines[1:])] if lines else []
+        else:
+            steps = [_step_in_json(line) for line in lines]
+        if sum(its is not None for its in steps) > most:
             return
-        kept = [line for line, its in zip(lines[len(lines) - len(steps) :], steps, strict=True) if its <= step]  # type: ignore[operator]
-        whole = "".join(f"{line}\n" for line in lines[: len(lines) - len(steps)] + kept)
-        if whole.encode("utf-8", "surrogateescape") != content:
-            write_whole(self.path, whole.encode("utf-8", "surrogateescape"))
-
-    @staticmethod
-    def _steps_in_csv(lines: list[str]) -> list[int | None]:
-        """Return the step of each line after the first, which names the columns."""
-        if not lines:
-            return []
-        names = lines[0].split(",")
-        if "step" not in names:
-            return [None]
-        column = names.index("step")
-        return [_whole_number((*line.split(","), *names)[column]) for line in lines[1:]]
+        kept = [line for line, its in zip(lines, steps, strict=True) if its is None or its <= step]
+        whole = "".join(f"{line}\n" for line in kept).encode("utf-8", "surrogateescape")
+        if whole != content:
+            write_whole(self.path, whole)
 
     @staticmethod
     def _csv(record: Mapping[str, float | int | str | None], header: bool) -> str:
@@ -112,5 +107,7 @@ def _step_in_json(line: str) -> int | None:
     return step if type(step) is int else None
 
 
-def _whole_number(text: str) -> int | None:
+def _step_in_csv(line: str, names: list[str]) -> int | None:
+    fields = line.split(",")
+    text = fields[names.index("step")] if len(fields) == len(names) else ""
     return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else None
