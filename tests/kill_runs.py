@@ -42,7 +42,8 @@ def main(kills: int, seed: int) -> None:
         killed, runs, torn = 0, 0, 0
         while killed < kills:
             out = root / f"run-{runs}"
-            while not train_killed(root, out, rng.uniform(0, 3 * an_epoch)):
+            # The last run comes to its end, however slow the machine has become.
+            while not train_killed(root, out, rng.uniform(0, 3 * an_epoch) if killed < kills else None):
                 killed += 1
                 torn += any(out.glob("*.partial"))
             assert end_of(out) == end_of(whole), f"run {runs} ended otherwise after {killed} kills"
@@ -62,8 +63,8 @@ def train(root: Path, out: Path) -> None:
         app(["train", *options, *common], standalone_mode=False)
 
 
-def train_killed(root: Path, out: Path, after: float) -> bool:
-    """Train in a child process; return True if it came to its end, False if it was killed before."""
+def train_killed(root: Path, out: Path, after: float | None) -> bool:
+    """Train in a child process, killed after so many seconds; return True if it came to its end before."""
     child = os.fork()
     if child == 0:
         status = 1
@@ -72,8 +73,9 @@ def train_killed(root: Path, out: Path, after: float) -> bool:
             status = 0
         finally:
             os._exit(status)
-    time.sleep(after)
-    os.kill(child, signal.SIGKILL)  # to one that has ended it does nothing
+    if after is not None:
+        time.sleep(after)
+        os.kill(child, signal.SIGKILL)  # to one that has ended it does nothing
     status = os.waitpid(child, 0)[1]
     assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0, "a run failed by itself"
     return not os.WIFSIGNALED(status)
