@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import errno
 import json
 import os
+import shutil
 import signal
 import struct
 import subprocess
@@ -317,6 +319,65 @@ def test_predict_top(run, pictures):
     assert len(json.loads(text)[0]["predictions"]) == 1
 
 
+@pytest.fixture
+def mixed(pictures, tmp_path):
+    """Pictures that can be read, and other things."""
+    good = pictures / "val" / "red" / "0.png"
+    odd = tmp_path / os.fsdecode(b"odd \xff\x1b[31m.png")
+    odd.write_bytes(good.read_bytes())
+    (tmp_path / "text.jpg").write_text("no image")
+    os.mkfifo(tmp_path / "fifo.png")
+    return [good, tmp_path / "text.jpg", odd, tmp_path / "fifo.png", tmp_path / "missing.png"]
+
+
+def test_predict_answers_for_the_pictures_that_can_be_read(run, mixed):
+    result = minires("predict", *mixed, "--checkpoint", run[0] / "best.safetensors", status=1)
+    good, odd = result.stdout.splitlines()
+    assert good.startswith(f"{mixed[0]}: ")
+    assert odd.startswith(f"{mixed[2].parent}/odd \\udcff\\x1b[31m.png: ")
+    errors = result.stderr.splitlines()
+    assert [Path(line.split(": ")[1]).name for line in errors] == ["text.jpg", "fifo.png", "missing.png"]
+
+
+def test_predict_json_with_pictures_that_cannot_be_read(run, mixed):
+    result = minires("predict", *mixed, "--checkpoint", run[0] / "best.safetensors", "--json", status=1)
+    answers = json.loads(result.stdout)
+    assert [os.fsencode(answer["image"]) for answer in answers] == [os.fsencode(path) for path in mixed]
+    assert ["error" in answer for answer in answers] == [False, True, False, True, True]
+    for one, other in zip(answers[0]["predictions"], answers[2]["predictions"], strict=True):  # the same picture
+        assert one["class"] == other["class"]
+        assert one["probability"] == pytest.approx(other["probability"], abs=1e-5)
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_predict_of_nothing_that_can_be_read(run, mixed, options):
+    result = minires("predict", *mixed[1::2], "--checkpoint", run[0] / "best.safetensors", *options, status=2)
+    assert [set(answer) for answer in json.loads(result.stdout or "[]")] == [{"image", "error"}] * 2 * len(options)
+
+
+def test_predict_of_a_name_that_is_not_utf8_from_a_shell(run, mixed):
+    command = [*COMMAND, "predict", os.fsencode(mixed[2]), "--checkpoint", str(run[0] / "best.safetensors")]
+    for locale in ("C", "C.UTF-8"):
+        done = subprocess.run(command, capture_output=True, env={**os.environ, "LC_ALL": locale})
+        assert (done.returncode, done.stderr) == (0, b"")
+        assert b"red" in done.stdout
+
+
+@pytest.mark.parametrize("spoilt", [np.nan, np.inf])
+def test_predict_prints_no_number_that_is_none(run, pictures, tmp_path, spoilt):
+    saved = Checkpoint.load(run[0] / "best.safetensors")
+    saved.model["fc.bias"].array[:] = spoilt
+    saved.save(tmp_path / "spoilt.safetensors")
+    images = [pictures / "val" / "red" / f"{number}.png" for number in (0, 1)]
+    for options in ([], ["--json"]):
+        result = minires("predict", *images, "--checkpoint", tmp_path / "spoilt.safetensors", *options, status=2)
+        assert "NaN" not in result.stdout
+        assert "nan" not in result.stdout
+        said = result.stderr.splitlines() if not options else [answer["error"] for answer in json.loads(result.stdout)]
+        assert len(said) == 2
+        assert all("answer is not finite" in line for line in said)
+
+
 # Summary, data, help
 
 
@@ -354,6 +415,17 @@ def test_data_that_are_damaged(tmp_path):
     result = minires("data", "mnist", "--root", tmp_path, status=1)
     assert "mnist test: not usable" in result.stdout
     assert "truncated" in result.stderr
+
+
+def test_data_of_a_folder_with_what_is_no_image(pictures, tmp_path):
+    root = tmp_path / "pictures"
+    shutil.copytree(pictures, root)
+    assert "16 images" in minires("data", "imagefolder", "--root", root).stdout
+    (root / "train" / "red" / "text.jpg").write_text("no image")
+    result = minires("data", "imagefolder", "--root", root, status=1)
+    assert "imagefolder train: 16 images, 2 classes" in result.stdout
+    assert "1 of 17 images cannot be read" in result.stderr
+    assert "text.jpg" in result.stderr
 
 
 @pytest.mark.parametrize("command", ["", "train", "eval", "predict", "summary", "verify", "data"])
@@ -492,14 +564,107 @@ def test_unreadable_images(run, tmp_path, content):
 
 
 def test_damaged_data(pictures, tmp_path):
-    import shutil
-
     root = tmp_path / "pictures"
     shutil.copytree(pictures, root)
     victim = next(Path(root, "train", "red").iterdir())
     victim.write_bytes(victim.read_bytes()[:100])
     options = ["--batch-size", 8, "--out", tmp_path / "out", "--workers", 2]
     assert victim.name in failure("train", "--data", "imagefolder", "--root", root, *options)
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_training_says_at_its_start_which_images_cannot_be_read(pictures, tmp_path, split, monkeypatch):
+    root = tmp_path / "pictures"
+    shutil.copytree(pictures, root)
+    (root / split / "blue" / "text.jpg").write_text("no image")
+    cut = root / split / "red" / "1.png"
+    cut.write_bytes(cut.read_bytes()[:-30])
+    monkeypatch.setattr("minires.training.Trainer.fit", lambda self: pytest.fail("training began"))
+    line = failure("train", "--data", "imagefolder", "--root", root, "--out", tmp_path / "out")
+    assert "2 of 25 images cannot be read" in line
+    assert "text.jpg" in line
+    assert str(cut) in line
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["first save", "later save"])
+def test_a_full_disk_is_one_line_that_says_what_was_saved(pictures, tmp_path, monkeypatch, first):
+    fsync, calls = os.fsync, []
+
+    def full_disk(descriptor):
+        calls.append(descriptor)
+        if first or len(calls) > 2:  # the best checkpoint and the last of the first epoch
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", full_disk)
+    options = ["--batch-size", 8, "--out", tmp_path / "out", "--epochs", 3]
+    line = failure("train", "--data", "imagefolder", "--root", pictures, *options)
+    assert "safetensors: no space left on device" in line
+    expected = "no checkpoint had been saved" if first else "last.safetensors holds the state after step 2"
+    assert expected in line
+    assert not list(tmp_path.rglob("*.partial"))
+
+
+def test_a_second_run_in_a_folder_is_refused(pictures, run, tmp_path):
+    from minires.training import RunFolder
+
+    running = RunFolder(tmp_path)
+    running.prepare()
+    new = ["--data", "imagefolder", "--root", pictures, "--out", tmp_path]
+    resumed = ["--resume", run[0] / "last.safetensors", "--root", pictures, "--out", tmp_path]
+    for options in (new, resumed):
+        assert f"{tmp_path}: another run is writing" in failure("train", *options)
+    running.release()
+
+
+def test_a_run_is_not_resumed_over_another_one(pictures, run, tmp_path):
+    train(pictures, tmp_path)
+    before = (tmp_path / "last.safetensors").read_bytes()
+    options = ["--resume", run[0] / "last.safetensors", "--root", pictures, "--out", tmp_path]
+    assert "holds another run than" in failure("train", *options)
+    assert (tmp_path / "last.safetensors").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["eval", "\x1b[31m" + "x" * 5000],
+        ["predict", "a.png", "--checkpoint", "y" * 10_000],
+        ["train", "--model", "z" * 100_000],
+        ["train", "--model", "\x1b]0;title\x07"],
+        ["train", "--data", "\x1b[2J" * 1000],
+        ["data", "\x9b2J" * 1000],
+        ["train", "--out", "n" * 300],
+        ["data", "imagefolder", "--root", "\x1b[2J" * 2000],
+    ],
+    ids=range(8),
+)
+def test_errors_are_short_and_printable(arguments):
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code in (1, 2)
+    assert result.stderr
+    for line in result.stderr.splitlines():
+        assert len(line) < 1000
+        assert line.isprintable()
+
+
+def test_classes_with_escape_sequences_are_printed_as_text(run, pictures, tmp_path):
+    saved = Checkpoint.load(run[0] / "best.safetensors")
+    description = {**saved.description, "classes": ["\x1b[31mblue", "red\n\x07"]}
+    dataclasses.replace(saved, description=description).save(tmp_path / "x.safetensors")
+    image = pictures / "val" / "red" / "0.png"
+    line, rest = minires("predict", image, "--checkpoint", tmp_path / "x.safetensors").stdout.split("\n")
+    assert line.isprintable()
+    assert (rest, r"red\n\x07" in line, r"\x1b[31mblue" in line) == ("", True, True)
+    assert failure("eval", tmp_path / "x.safetensors", "--root", pictures).isprintable()
+
+
+@pytest.mark.parametrize("path", ["/dev/zero", "fifo"])
+def test_special_files_are_no_checkpoints(tmp_path, path):
+    os.mkfifo(tmp_path / "fifo")
+    for command in (["eval"], ["predict", "x.png", "--checkpoint"], ["train", "--resume"], ["study", "--checkpoint"]):
+        assert "a plain file was expected here" in failure(*command, tmp_path / path)
 
 
 def test_debug_shows_the_traceback(tmp_path):

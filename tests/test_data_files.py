@@ -5,6 +5,7 @@ import hashlib
 import io
 import os
 import pickle
+import shutil
 import struct
 import subprocess
 import sys
@@ -28,7 +29,9 @@ from minires.data import (
     open_dataset,
     transforms,
 )
+from minires.data.datasets.folder import check_image, check_images, load_image
 from minires.data.datasets.inert_pickle import RefusedPickle, read_pickle
+from minires.device import generator
 
 REAL = os.environ.get("MINIRES_DATA")
 needs_real_data = pytest.mark.skipif(
@@ -293,6 +296,24 @@ def test_hostile_pickles_are_refused(content):
         read_pickle(content)
 
 
+def test_a_pickle_of_millions_of_small_things_is_refused():
+    with pytest.raises(RefusedPickle, match="more operations than"):
+        read_pickle(b"\x80\x02" + b"]" * 10**6 + b".")
+
+
+def test_a_pickle_of_many_images_with_names_and_labels_is_read(monkeypatch):
+    count = 1000  # CIFAR-100 has as many operations for each image
+    content = {
+        b"data": np.zeros((count, 3072), np.uint8),
+        b"filenames": [f"an_image_of_its_own_s_{number:06}.png" for number in range(count)],
+        b"fine_labels": [number % 100 for number in range(count)],
+        b"coarse_labels": [number % 20 for number in range(count)],
+    }
+    found = read_pickle(pickle.dumps(content, protocol=4))
+    assert found[b"filenames"] == content[b"filenames"]
+    assert found[b"fine_labels"] == content[b"fine_labels"]
+
+
 # MNIST
 
 
@@ -338,6 +359,14 @@ def test_grey_batches_have_one_channel(tmp_path):
 
 def header(magic, *lengths):
     return struct.pack(f">{1 + len(lengths)}I", magic, *lengths)
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_file_of_digits_far_too_long_is_not_read(tmp_path, number):
+    path = fill_mnist(tmp_path, False)[number]
+    with path.open("ab") as file:
+        file.truncate(2**40)
+    assert "too long: 1,099,511,627,776 bytes" in refusal(lambda: MNIST(tmp_path))
 
 
 @pytest.mark.parametrize("compress", [False, True], ids=["plain", "gz"])
@@ -512,7 +541,145 @@ def test_unreadable_images_are_named(folder, name, monkeypatch):
     assert str(path) in message
 
 
+@pytest.mark.parametrize("form", ["PNG", "TIFF", "PPM"])
+def test_grey_of_sixteen_bits_keeps_its_shades(tmp_path, form):
+    values = np.linspace(0, 65535, 64 * 48).astype(np.uint16).reshape(48, 64)
+    path = tmp_path / "grey"
+    if form == "PPM":
+        path.write_bytes(b"P5 64 48 65535\n" + values.astype(">u2").tobytes())
+    else:
+        Image.fromarray(values).save(path, form)
+    image = np.asarray(load_image(path))
+    assert image.shape == (48, 64, 3)
+    assert (image[..., :1] == image).all()
+    np.testing.assert_allclose(image[..., 0], values / 257, atol=1)
+
+
+def test_grey_of_twelve_bits_in_its_own_scale(tmp_path):
+    values = np.linspace(0, 4095, 64).astype(np.uint16).reshape(8, 8)
+    (tmp_path / "grey.pgm").write_bytes(b"P5 8 8 4095\n" + values.astype(">u2").tobytes())
+    np.testing.assert_allclose(np.asarray(load_image(tmp_path / "grey.pgm"))[..., 0], values / 4095 * 255, atol=1)
+
+
+def test_a_jpeg_of_thousands_of_scans_is_refused(tmp_path):
+    out = io.BytesIO()
+    Image.new("RGB", (64, 64), (200, 10, 10)).save(out, "JPEG", progressive=True)
+    content = out.getvalue()
+    path = write(tmp_path / "image.jpg", content)
+    assert load_image(path).size == (64, 64)
+    last = content[content.rindex(b"\xff\xda") : -2]
+    path.write_bytes(content[:-2] + last * 5000 + content[-2:])
+    for read in (load_image, check_image):
+        assert "scans" in refusal(lambda read=read: read(path))
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P", "1", "CMYK", "YCbCr", "LA"])
+def test_other_images_are_converted_as_pillow_does(tmp_path, mode):
+    noise = np.random.default_rng(0).integers(0, 256, (9, 7, 3), np.uint8)
+    image = Image.fromarray(noise).convert(mode)
+    image.save(tmp_path / "image", "TIFF" if mode in ("CMYK", "YCbCr") else "PNG")
+    with Image.open(tmp_path / "image") as again:
+        np.testing.assert_array_equal(np.asarray(load_image(tmp_path / "image")), np.asarray(again.convert("RGB")))
+
+
+@pytest.mark.parametrize("path", ["/dev/zero", "fifo", "folder"])
+def test_only_plain_files_are_opened_as_images(tmp_path, path):
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "folder").mkdir()
+    assert str(tmp_path / path) in refusal(lambda: load_image(tmp_path / path))
+
+
+def test_links_up_in_image_folders_count_nothing_twice(folder):
+    before = ImageFolder(folder).samples
+    for name, target in {
+        "bee/up": "..",
+        "bee/above": "../..",
+        "bee/self": ".",
+        "ant/deep/up": "..",
+        "self": ".",
+    }.items():
+        (folder / name).symlink_to(target)
+    (folder / "ant" / "nowhere").symlink_to("missing")
+    (folder / "ant" / "turning").symlink_to("turning")
+    data = ImageFolder(folder)
+    assert (data.samples, data.classes) == (before, ["ant", "bee"])
+
+
+def test_links_to_other_folders_are_followed_once(folder, tmp_path):
+    write(tmp_path / "elsewhere" / "3.png", encoded((1, 1, 1)))
+    (tmp_path / "elsewhere" / "back").symlink_to(folder / "bee")
+    for name in ("x", "y"):
+        (folder / "bee" / name).symlink_to(tmp_path / "elsewhere")
+    (folder / "cat").symlink_to(tmp_path / "elsewhere")
+    names = [os.path.relpath(path, folder) for path, label in ImageFolder(folder).samples]
+    assert [name for name in names if name.startswith("bee")] == ["bee/10.PNG", "bee/2.png", "bee/x/3.png"]
+    assert [name for name in names if name.startswith("cat")] == ["cat/3.png", "cat/back/10.PNG", "cat/back/2.png"]
+
+
+def cut_jpeg():
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    out = io.BytesIO()
+    Image.fromarray(noise).save(out, "JPEG")
+    return out.getvalue()[:-100]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("decode", [False, True])
+def test_unreadable_images_are_found_before_they_are_needed(folder, decode, workers):
+    state = generator().bit_generator.state
+    assert ImageFolder(folder).unreadable(decode, workers) == []
+    assert generator().bit_generator.state == state
+    write(folder / "ant" / "text.jpg", b"hello")
+    write(folder / "ant" / "cut.jpg", cut_jpeg())
+    write(folder / "bee" / "cut.png", encoded((1, 2, 3))[:-30])
+    write(folder / "bee" / "cut.bmp", encoded(7, (20, 20), "L", "BMP")[:-50])
+    write(folder / "bee" / "padded.png", encoded((1, 2, 3)) + b"\0\0")  # more than it needs does no harm
+    os.mkfifo(folder / "bee" / "fifo.png")
+    (folder / "bee" / "nowhere.png").symlink_to("missing")
+    data = ImageFolder(folder)
+    errors = data.unreadable(decode, workers)
+    found = [str(error).removeprefix(f"{folder}/").split(":")[0] for error in errors]
+    assert sorted(found) == [
+        "ant/cut.jpg",
+        "ant/text.jpg",
+        "bee/cut.bmp",
+        "bee/cut.png",
+        "bee/fifo.png",
+        "bee/nowhere.png",
+    ]
+    assert "6 of 11 images cannot be read" in refusal(lambda: check_images(data, workers=workers))
+    assert ImageFolder(folder, loader=os.path.basename).unreadable() == []
+
+
 # The registry
+
+
+def test_describe_reads_the_images_of_a_folder(folder, tmp_path):
+    root = tmp_path / "root"
+    for split in ("train", "val"):
+        shutil.copytree(folder, root / split)
+    assert describe("imagefolder", root).complete
+    write(root / "val" / "ant" / "text.jpg", b"hello")
+    train, test = describe("imagefolder", root).splits
+    assert (train.images, train.problem, test.images) == (4, None, 4)
+    assert "1 of 5 images cannot be read" in test.problem
+    assert "text.jpg" in test.problem
+
+
+@pytest.mark.parametrize("name", ["cifar10", "mnist"])
+def test_describe_does_not_read_a_file_that_is_far_too_long(tmp_path, name, monkeypatch, cifar10_bin):
+    paths = fill_mnist(tmp_path, False) if name == "mnist" else [cifar10_bin / "data_batch_1.bin"]
+    with paths[0].open("ab") as file:
+        file.truncate(2**40)
+
+    def checksum(path, algorithm):
+        assert path != paths[0], "it was read"
+        return ""
+
+    monkeypatch.setattr("minires.data.registry.checksum", checksum)
+    problem = describe(name, tmp_path).splits[0].problem
+    assert "too long: 1,099,511,627,776 bytes" in problem
+    assert paths[0].name in problem
 
 
 def test_every_name_opens(tmp_path, cifar10_bin):

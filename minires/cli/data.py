@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from minires.cli.options import DATA_NAMES, DataName, Debug, Root
-from minires.cli.wording import counted
+from minires.cli.wording import counted, say
 
 INCOMPLETE = 1
 
@@ -38,11 +38,11 @@ def data(
         count = "not usable"
         if split.images is not None:
             count = f"{counted(split.images, 'image')}, {counted(len(split.classes), 'class', 'classes')}"
-        typer.echo(f"{name} {split.name}: {count}")
+        say(f"{name} {split.name}: {count}")
         for file in split.files:
             verdict = {True: "as published", False: "NOT as published", None: "no published checksum"}[file.official]
-            typer.echo(f"  {file.path}  {file.size:,} bytes  {file.algorithm} {file.digest}  {verdict}")
+            say(f"  {file.path}  {file.size:,} bytes  {file.algorithm} {file.digest}  {verdict}")
         if split.problem is not None:
-            typer.echo(f"  {split.problem}", err=True)
+            say(split.problem, err=True)
     if not report.complete:
         raise typer.Exit(INCOMPLETE)

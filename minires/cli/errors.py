@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import functools
+import os
+import warnings
 from collections.abc import Callable
 from typing import Any
 
 import typer
 from typer.core import TyperGroup
+
+from minires.cli.wording import say
+from minires.io import reason
 
 USAGE_ERROR = 2
 INTERRUPTED = 130  # 128 + SIGINT, as shells count
@@ -39,7 +44,7 @@ class OneLineUsageErrors(TyperGroup):
 def _usage_error(error: Any) -> typer.Exit:
     message = " ".join(error.format_message().split())
     hint = f" (see {error.ctx.command_path} --help)" if error.ctx is not None else ""
-    typer.echo(f"minires: {message[:1].lower()}{message[1:]}{hint}", err=True)
+    say(f"minires: {message[:1].lower()}{message[1:]}{hint}", err=True)
     return typer.Exit(USAGE_ERROR)
 
 
@@ -51,6 +56,7 @@ def one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def run(*args: Any, **options: Any) -> None:
+        warnings.filterwarnings("ignore", module="PIL")  # of files that it reads or refuses all the same
         try:
             command(*args, **options)
         except (typer.Exit, typer.Abort, BrokenPipeError):  # Exit and Abort are RuntimeErrors themselves
@@ -61,17 +67,16 @@ def one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
         except MENDABLE as error:
             if options.get("debug"):
                 raise
-            typer.echo(f"minires: {one_line(error)}", err=True)
+            say(f"minires: {described(error)}", err=True)
             raise typer.Exit(USAGE_ERROR) from None
 
     return run
 
 
-def one_line(error: BaseException) -> str:
-    """Return what went wrong, on one line."""
+def described(error: BaseException) -> str:
+    """Return what went wrong, in words."""
     if isinstance(error, MemoryError):
         return f"out of memory ({error}): try a smaller --batch-size" if str(error) else "out of memory"
     if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror.lower()}" if error.filename else error.strerror.lower()
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return " ".join(lines) or type(error).__name__
+        return f"{os.fsdecode(error.filename)}: {reason(error)}" if error.filename else reason(error)
+    return str(error) or type(error).__name__

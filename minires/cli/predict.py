@@ -8,7 +8,10 @@ from typing import Annotated
 
 import typer
 
+from minires.cli.data import INCOMPLETE
+from minires.cli.errors import USAGE_ERROR
 from minires.cli.options import Debug, Device
+from minires.cli.wording import say
 
 
 def predict(
@@ -19,19 +22,31 @@ def predict(
     device: Device = "cpu",
     debug: Debug = False,
 ) -> None:
-    """Name the likeliest classes of images, with their probabilities."""
+    """Name the likeliest classes of images, with their probabilities.
+
+    What is wrong with an image is said on stderr, or in JSON in place of its classes, and the others are answered for.
+    The exit status is 1 if only some images have an answer, 2 if none has.
+    """
     from minires.cli.compiling import announce_compilation
     from minires.training import classify, load_model
 
+    errors: dict[int, Exception] = {}
     net, experiment = load_model(checkpoint, device, fold=True)
     with announce_compilation(lambda line: typer.echo(line, err=True)):
-        ranked = classify(net, experiment, images, top, device)
+        ranked = classify(net, experiment, images, top, device, errors.__setitem__)
     if as_json:
         answer = [
-            {"image": str(path), "predictions": [{"class": name, "probability": p} for name, p in classes]}
-            for path, classes in zip(images, ranked, strict=True)
+            {"image": str(path), "error": str(errors[index])}
+            if index in errors
+            else {"image": str(path), "predictions": [{"class": name, "probability": p} for name, p in classes]}
+            for index, (path, classes) in enumerate(zip(images, ranked, strict=True))
         ]
-        typer.echo(json.dumps(answer, indent=2))
-        return
-    for path, classes in zip(images, ranked, strict=True):
-        typer.echo(f"{path}: " + ", ".join(f"{name} {100 * p:.1f} %" for name, p in classes))
+        typer.echo(json.dumps(answer, indent=2, allow_nan=False))
+    else:
+        for index, (path, classes) in enumerate(zip(images, ranked, strict=True)):
+            if index in errors:
+                say(f"minires: {errors[index]}", err=True)
+            else:
+                say(f"{path}: " + ", ".join(f"{name} {100 * p:.1f} %" for name, p in classes))
+    if errors:
+        raise typer.Exit(USAGE_ERROR if len(errors) == len(images) else INCOMPLETE)

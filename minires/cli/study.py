@@ -77,6 +77,7 @@ def study(
 
     from minires.cli.compiling import announce_compilation
     from minires.device import as_device, module_for
+    from minires.io import printable
     from minires.study.figure import new_figure
     from minires.study.report import template, write_report
     from minires.study.subject import Subject, SurveyOptions
@@ -116,7 +117,7 @@ def study(
     begin = time.perf_counter()
 
     def say(line: str) -> None:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
 
     with bar, announce_compilation(say):
         task = bar.add_task("", total=len(chosen))

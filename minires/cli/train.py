@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from minires.cli.errors import INTERRUPTED
+from minires.cli.errors import INTERRUPTED, MENDABLE, described
 from minires.cli.options import (
     DATA_NAMES,
     MODEL_HELP,
@@ -23,9 +21,10 @@ from minires.cli.options import (
     Root,
     Workers,
 )
-from minires.cli.wording import counted
+from minires.cli.wording import counted, say
 
 RECIPE = "Recipe"
+MANY_IMAGES = 20_000  # a few seconds
 
 
 def train(
@@ -83,6 +82,8 @@ def train(
         if given:
             raise ValueError(f"{', '.join(given)}: a resumed run keeps its own; leave it out, or start a new run")
 
+    from minires.data import ImageFolder
+    from minires.data.datasets.folder import check_images
     from minires.device import as_device, module_for
     from minires.training import Checkpoint, Experiment, RunFolder, open_sets, plan, recipe_for
 
@@ -92,7 +93,7 @@ def train(
     if resume is not None:
         saved = Checkpoint.load(resume)
         experiment = Experiment.from_checkpoint(saved)
-        net = experiment.build_model()
+        net = experiment.restored_model(saved)
         train_set, test_set = open_sets(experiment, root)
         folder = RunFolder(out or resume.parent, log or _log_format_in(resume.parent))
     else:
@@ -110,11 +111,17 @@ def train(
         )
         log_format = log or LogFormat.CSV
         folder = RunFolder(out, log_format) if out else RunFolder.fresh(f"{data_name}-{model_name}", log_format)
-    with _leaving_no_empty_folder(folder.path):
-        folder.prepare(resuming=resume is not None)
+    folders = [images for images in (train_set, test_set) if isinstance(images, ImageFolder)]
+    if sum(map(len, folders)) > MANY_IMAGES:
+        say("looking at the beginning and the end of each image ...")
+    check_images(*folders, workers=workers)  # now, rather than in the middle of an epoch
+    folder.prepare(checkpoint=saved)
+    try:
         net.to(target)
         trainer = experiment.trainer(net, train_set, test_set, target, workers, saved)
         _run(experiment, trainer, folder, len(train_set), len(test_set), target, resume)
+    finally:
+        folder.release()
 
 
 def _run(
@@ -145,18 +152,20 @@ def _run(
     )
     if trainer.step:
         progress.say(f"going on after step {trainer.step:,}")
-    saved_step = trainer.step
+    resumed_step = trainer.step
 
     def on_epoch(report: EpochReport) -> None:
-        nonlocal saved_in, saved_step
         folder.record(trainer, report, experiment.to_json())
-        saved_in, saved_step = folder.last, report.step
         progress.on_epoch(report)
 
+    def last_saved() -> Path | None:
+        return saved_in if folder.saved_step is None else folder.last
+
     def saved() -> str:
-        if saved_in is None:
+        if last_saved() is None:
             return "no checkpoint had been saved yet"
-        return f"{saved_in} holds the state after step {saved_step:,}"
+        step = resumed_step if folder.saved_step is None else folder.saved_step
+        return f"{last_saved()} holds the state after step {step:,}"
 
     trainer.on_step, trainer.on_epoch, trainer.on_notice = progress.on_step, on_epoch, progress.say
     begin = time.perf_counter()
@@ -164,11 +173,15 @@ def _run(
         with progress, announce_compilation(progress.say):
             last = trainer.fit()
     except KeyboardInterrupt:
-        remedy = f"; go on with: minires train --resume {saved_in}" if saved_in is not None else ""
-        typer.echo(f"minires: interrupted at step {trainer.step + 1:,}; {saved()}{remedy}", err=True)
+        remedy = f"; go on with: minires train --resume {last_saved()}" if last_saved() is not None else ""
+        say(f"minires: interrupted at step {trainer.step + 1:,}; {saved()}{remedy}", err=True)
         raise typer.Exit(INTERRUPTED) from None
     except TrainingError as error:
         raise TrainingError(f"{error}; {saved()}", error.step, error.op) from error
+    except BrokenPipeError:
+        raise
+    except MENDABLE as error:  # a full disk, a picture that cannot be read
+        raise RuntimeError(f"{described(error)}; {saved()}") from error
     if last is None:
         progress.say(f"nothing left to do: this run has all its {counted(trainer.steps, 'step')}; {saved()}")
         return
@@ -178,20 +191,6 @@ def _run(
     )
     best = f", {folder.best.name}" if folder.best.exists() else ""  # a resumed run may not come up to its best again
     progress.say(f"saved {folder.last}{best} and {folder.log.path.name}")
-
-
-@contextmanager
-def _leaving_no_empty_folder(path: Path) -> Iterator[None]:
-    """Take away the folders that the ``with`` block made and left empty, whether it fails or has nothing to do."""
-    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
-    try:
-        yield
-    finally:
-        for folder in missing:
-            try:
-                folder.rmdir()
-            except OSError:  # it holds something, or never came to be
-                continue
 
 
 def _log_format_in(folder: Path) -> LogFormat:

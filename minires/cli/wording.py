@@ -1,6 +1,15 @@
-"""How the command counts things."""
+"""How the command says things: on one line, short, and without characters that steer a terminal."""
 
 from __future__ import annotations
+
+import typer
+
+from minires.io import one_line, printable
+
+
+def say(line: str, err: bool = False) -> None:
+    """Print a line: an answer as long as it is, an error (``err``) cut where it is too long."""
+    typer.echo(one_line(line) if err else printable(line), err=err)
 
 
 def counted(number: int, one: str, many: str | None = None) -> str:

@@ -12,8 +12,13 @@ from minires.data import transforms as T
 from minires.data.checksums import OFFICIAL
 from minires.data.dataset import Dataset
 from minires.data.datasets import CIFAR10, CIFAR100, MNIST, FashionMNIST, ImageFolder, Shapes
+from minires.data.datasets.folder import said_of_unreadable
 from minires.data.errors import DataError
 from minires.data.files import checksum, file_size
+from minires.io import shown
+from minires.kernels import get_num_threads
+
+LARGEST_FILE = 256 * 2**20  # the largest official one has 155 MB
 
 Root = str | os.PathLike[str] | None
 
@@ -159,7 +164,7 @@ def dataset_info(name: str) -> DatasetInfo:
         If there is none of that name.
     """
     if name not in _BY_NAME:
-        raise DataError(f"unknown data set {name!r}: choose one of {', '.join(_BY_NAME)}")
+        raise DataError(f"unknown data set {shown(name)}: choose one of {', '.join(_BY_NAME)}")
     return _BY_NAME[name]
 
 
@@ -207,7 +212,7 @@ class FileReport:
 
 @dataclass(frozen=True)
 class SplitReport:
-    """One split of a data set: the number of images, or what keeps it from being opened."""
+    """One split of a data set: the number of images that can be read, and what is wrong with the others or with all."""
 
     name: str
     images: int | None
@@ -232,7 +237,7 @@ class DatasetReport:
 
 
 def describe(name: str, root: Root = None) -> DatasetReport:
-    """Open both splits of a data set and compare its files with the published checksums.
+    """Open both splits of a data set and compare its files with the published checksums; read the images of a folder.
 
     Damaged and missing files do not raise; the report says what is wrong with them.
 
@@ -254,6 +259,8 @@ def _describe_split(info: DatasetInfo, root: Path | None, train: bool) -> SplitR
             files = tuple(_describe_file(info.name, path) for path in info.locate(root, train))
         dataset = info.open(root, train, None)
         images, classes = len(dataset), tuple(dataset.classes)
+        if isinstance(dataset, ImageFolder) and (errors := dataset.unreadable(decode=True, workers=get_num_threads())):
+            images, problem = images - len(errors), said_of_unreadable(errors, images)
     except DataError as error:
         problem = str(error)
     return SplitReport("train" if train else "test", images, classes, files, problem)
@@ -261,5 +268,8 @@ def _describe_split(info: DatasetInfo, root: Path | None, train: bool) -> SplitR
 
 def _describe_file(name: str, path: Path) -> FileReport:
     algorithm, published = OFFICIAL[name].get(path.name, ("sha256", None))
+    size = file_size(path)
+    if size > LARGEST_FILE:
+        raise DataError(f"{path}: too long: {size:,} bytes, and no file of {dataset_info(name).title} has as many")
     digest = checksum(path, algorithm)
-    return FileReport(path, file_size(path), algorithm, digest, None if published is None else digest == published)
+    return FileReport(path, size, algorithm, digest, None if published is None else digest == published)

@@ -10,10 +10,9 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
-
 from minires.autograd import Tensor
-from minires.io.files import write_whole
+from minires.io.messages import FileError, shown
+from minires.io.tensor_file import read_tensors, write_tensors
 
 
 def save(state_dict: Mapping[str, Tensor], path: str | os.PathLike) -> None:
@@ -22,20 +21,19 @@ def save(state_dict: Mapping[str, Tensor], path: str | os.PathLike) -> None:
     Raises
     ------
     TypeError
-        If it is no flat mapping of names to Tensors.
+        If it is no flat mapping of names to Tensors, or the format has no such dtype (bfloat16 and the usual
+        float8 types it has).
+    ValueError
+        If a name is ``__metadata__``, which the format keeps for itself, or no Unicode text.
     OSError
-        If the file cannot be written.
+        If the file cannot be written, or no plain file stands there.
     """
-    import safetensors.numpy
-
     if not isinstance(state_dict, Mapping):
         raise TypeError(f"save takes a state dict, got {type(state_dict).__name__}: use model.state_dict()")
     for name, value in state_dict.items():
         if not isinstance(name, str) or not isinstance(value, Tensor):
-            raise TypeError(f"save takes names and Tensors, got {type(value).__name__} under {name!r}")
-    arrays = {name: np.ascontiguousarray(value.detach().cpu().numpy()) for name, value in state_dict.items()}
-    shaped = {name: array.reshape(state_dict[name].shape) for name, array in arrays.items()}  # 0-dimensional stay so
-    write_whole(Path(path), safetensors.numpy.save(shaped))
+            raise TypeError(f"save takes names and Tensors, got {type(value).__name__} under {shown(name)}")
+    write_tensors(Path(path), {name: value.detach().cpu().numpy() for name, value in state_dict.items()})
 
 
 def load(path: str | os.PathLike) -> dict[str, Tensor]:
@@ -46,16 +44,14 @@ def load(path: str | os.PathLike) -> dict[str, Tensor]:
     ValueError
         If the file is no safetensors file, or damaged; a pickle of PyTorch's is refused, for it could run code.
     OSError
-        If the file cannot be read.
+        If the file cannot be read, or is no plain file.
+    ImportError
+        If it holds bfloat16 or float8, and ml_dtypes is not installed.
     """
-    import safetensors
-    import safetensors.numpy
-
     try:
-        arrays = safetensors.numpy.load(Path(path).read_bytes())
-    except safetensors.SafetensorError as error:
-        raise ValueError(
-            f"{path}: no safetensors file, or a damaged one ({error}). Weights in PyTorch's own format are converted "
-            "with safetensors.torch.save_file"
+        arrays, _ = read_tensors(path)
+    except FileError as error:
+        raise FileError(
+            f"{error}. Weights in PyTorch's own format are converted with safetensors.torch.save_file"
         ) from error
     return {name: Tensor(array) for name, array in arrays.items()}

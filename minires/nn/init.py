@@ -7,16 +7,30 @@ fan_in and fan_out are how many inputs feed one output, and how many outputs one
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 from minires.autograd import Tensor, no_grad
 
 _LINEAR = ("linear", *(f"conv{transposed}{axes}d" for transposed in ("", "_transpose") for axes in (1, 2, 3)))
+_skipped = ContextVar("skipped", default=False)
 _GAINS = {
     **dict.fromkeys((*_LINEAR, "sigmoid"), 1.0),
     "tanh": 5.0 / 3,
     "relu": math.sqrt(2.0),
     "selu": 3.0 / 4,
 }
+
+
+@contextmanager
+def skipped() -> Iterator[None]:
+    """Draw no numbers inside: parameters keep what their memory holds, for a model whose weights are loaded next."""
+    token = _skipped.set(True)
+    try:
+        yield
+    finally:
+        _skipped.reset(token)
 
 
 def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
@@ -61,12 +75,16 @@ def _fan(tensor: Tensor, mode: str) -> int:
 
 def uniform_(tensor: Tensor, a: float = 0.0, b: float = 1.0) -> Tensor:
     """Fill with samples of U(a, b)."""
+    if _skipped.get():
+        return tensor
     with no_grad():
         return tensor.uniform_(a, b)
 
 
 def normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0) -> Tensor:
     """Fill with samples of N(mean, std^2)."""
+    if _skipped.get():
+        return tensor
     with no_grad():
         return tensor.normal_(mean, std)
 

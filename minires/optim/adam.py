@@ -66,6 +66,19 @@ class Adam(Optimizer):
         if len(betas) != 2 or not all(isinstance(beta, float | int) and 0 <= beta < 1 for beta in betas):
             raise ValueError(f"betas must be two numbers from 0 to below 1, got {betas}")
 
+    def check_state(self, state: dict[str, Any], options: Options) -> None:
+        """Raise ValueError if the count of steps is no number, or a mean no Tensor."""
+        if not state:
+            return
+        step = state.get("step")
+        if isinstance(step, Tensor) and step.shape == ():  # as PyTorch keeps it
+            step = step.item()
+        if not isinstance(step, int | float) or not 0 <= step < math.inf:
+            raise ValueError(f"step must be a number and at least 0, got {step!r}")
+        for name in ("exp_avg", "exp_avg_sq", *(["max_exp_avg_sq"] if options["amsgrad"] else [])):
+            if not isinstance(state.get(name), Tensor):
+                raise ValueError(f"{name} must be a Tensor, got {type(state.get(name)).__name__}")
+
     def update_group(self, group: Options) -> None:
         """Update the parameters of a group that have gradients; in one launch those that lie alike."""
         together, others = divide(group["params"], self.state)

@@ -91,6 +91,12 @@ class Optimizer:
     def check_options(self, options: Options) -> None:
         """Raise ValueError if an option of a group has no sensible value."""
 
+    def check_state(self, state: dict[str, Any], options: Options) -> None:
+        """Raise ValueError if `update` could not go on with what is remembered of a parameter; options are its group's.
+
+        Tensors of floating-point numbers in it have the parameter's shape.
+        """
+
     def add_param_group(self, param_group: Options) -> None:
         """Add a group, such as layers that are unfrozen later. Options left out take the defaults.
 
@@ -167,14 +173,15 @@ class Optimizer:
         Raises
         ------
         ValueError
-            If the groups differ in number or size, an option is missing, or an array has not its parameter's shape.
+            If the groups differ in number or size, an option is missing or has no sensible value, or what is remembered
+            of a parameter does not fit it.
         """
         if not isinstance(state_dict, dict) or not {"state", "param_groups"} <= state_dict.keys():
             raise ValueError('an optimizer state is a dict with "state" and "param_groups"')
         groups = state_dict["param_groups"]
         if len(groups) != len(self.param_groups):
             raise ValueError(f"the state has {len(groups)} parameter groups, the optimizer {len(self.param_groups)}")
-        owners: dict[Any, Tensor] = {}
+        owners: dict[Any, tuple[Tensor, Options]] = {}
         for index, (saved, group) in enumerate(zip(groups, self.param_groups, strict=True)):
             if len(saved["params"]) != len(group["params"]):
                 raise ValueError(
@@ -187,13 +194,15 @@ class Optimizer:
                     f"parameter group {index} of the state lacks {', '.join(missing)}: "
                     f"was it saved by {type(self).__name__}?"
                 )
-            owners.update(zip(saved["params"], group["params"], strict=True))
+            self.check_options({**group, **saved, "lr": group["lr"]})  # a schedule may have made it negative
+            owners.update(zip(saved["params"], ((tensor, saved) for tensor in group["params"]), strict=True))
         state: defaultdict[Any, dict[str, Any]] = defaultdict(dict)
         for index, remembered in state_dict["state"].items():
             if index not in owners:
                 raise ValueError(f"the state speaks of parameter {index}, which is in none of its groups")
-            owner = owners[index]
+            owner, options = owners[index]
             state[owner] = {name: _copied(value, owner, f"{name} {index}") for name, value in remembered.items()}
+            self.check_state(state[owner], options)
         self.state = state
         for saved, group in zip(groups, self.param_groups, strict=True):
             group.update(copy.deepcopy({name: value for name, value in saved.items() if name != "params"}))
@@ -255,6 +264,8 @@ def _copied(value: Any, owner: Tensor, what: str) -> Any:
         return copy.deepcopy(value)
     if value.shape == () and owner.shape != ():  # a count that PyTorch keeps as a Tensor
         return value.item()
+    if not value.is_floating_point():
+        raise ValueError(f"{what} is of {value.dtype} in the state, its parameter of {owner.dtype}")
     if value.shape != owner.shape:
         raise ValueError(f"{what} has shape {value.shape} in the state, its parameter has {owner.shape}")
     result = array_module(owner.array).empty_like(owner.array, wide_dtype(owner.dtype))

@@ -63,6 +63,13 @@ class SGD(Optimizer):
                 f"momentum={options['momentum']} and dampening={options['dampening']}"
             )
 
+    def check_state(self, state: dict[str, Any], options: Options) -> None:
+        """Raise ValueError if the momentum is no Tensor; PyTorch saves None where there is none yet."""
+        if state.get("momentum_buffer") is None:
+            state.pop("momentum_buffer", None)
+        elif not isinstance(state["momentum_buffer"], Tensor):
+            raise ValueError(f"momentum_buffer must be a Tensor, got {type(state['momentum_buffer']).__name__}")
+
     def update_group(self, group: Options) -> None:
         """Update the parameters of a group that have gradients; in one launch those that lie alike."""
         together, others = divide(group["params"], self.state)

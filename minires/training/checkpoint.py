@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,19 +17,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors
-import safetensors.numpy
 
 from minires.autograd import Tensor
 from minires.device import generator, to_device
-from minires.io import write_whole
+from minires.io import FileError, read_tensors, reason, shown, write_tensors
 from minires.nn import Module
-from minires.training.packing import pack, unpack
+from minires.training.packing import pack, unlike, unpack
 
 VERSION = 1
+LONGEST_CONTENT = 4 * 2**20  # characters of JSON; a ResNet-1202 and its optimizer take a tenth of that
 
 
-class CheckpointError(ValueError):
+class CheckpointError(FileError):
     """A file is no checkpoint, is damaged, or does not fit; the message is one line and names the file."""
 
 
@@ -99,8 +99,13 @@ class Checkpoint:
             if state is None:
                 raise CheckpointError(f"{where}: holds weights only, training cannot go on from it")
             try:
+                own = part.state_dict()
+                own.pop("state", None)  # of each parameter: the optimizer checks it
+                misfit = unlike(own, state)
+                if misfit:
+                    raise ValueError(misfit)
                 part.load_state_dict(state)
-            except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+            except (ValueError, KeyError, TypeError, AttributeError, RuntimeError, ArithmeticError) as error:
                 raise CheckpointError(f"{where}: its {type(part).__name__} state does not fit: {error}") from error
         if optimizer is not None:
             _restore_random_state(self.random_state, where)
@@ -113,7 +118,9 @@ class Checkpoint:
         OSError
             If it cannot be written.
         TypeError
-            If the description or a state holds what JSON cannot.
+            If the description or a state holds what JSON cannot, or a model dtypes that safetensors lacks.
+        ValueError
+            If the description is longer than a checkpoint holds.
         """
         optimizer, optimizer_arrays = pack(self.optimizer, "optimizer")
         scheduler, scheduler_arrays = pack(self.scheduler, "scheduler")
@@ -134,8 +141,9 @@ class Checkpoint:
                 "scaler": self.scaler,
             }
         )
-        metadata = {"minires": content, "sha256": _digest(content, arrays)}
-        write_whole(Path(path), safetensors.numpy.save(arrays, metadata))
+        if len(content) > LONGEST_CONTENT:
+            raise ValueError(f"the description and the states take {len(content):,} characters, more than a file holds")
+        write_tensors(Path(path), arrays, {"minires": content, "sha256": _digest(content, arrays)})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Checkpoint:
@@ -144,25 +152,32 @@ class Checkpoint:
         Raises
         ------
         CheckpointError
-            If there is no such file, it is damaged, truncated, or no checkpoint of minires.
+            If there is no such file, it is damaged, truncated, no checkpoint of minires, or holds what none does.
         """
         path = Path(path)
         try:
-            data = path.read_bytes()
+            arrays, metadata = read_tensors(path)
         except OSError as error:
-            raise CheckpointError(f"{path}: cannot be read: {(error.strerror or str(error)).lower()}") from error
-        metadata, arrays = _parse(path, data)
-        if not isinstance(metadata.get("minires"), str):
+            raise CheckpointError(f"{path}: cannot be read: {reason(error)}") from error
+        except FileError as error:
+            raise CheckpointError(f"{error}; use another checkpoint") from error
+        text = metadata.get("minires")
+        if text is None:
             raise CheckpointError(
                 f"{path}: a safetensors file, but no checkpoint of minires; give one that minires train has written"
             )
-        if metadata.get("sha256") != _digest(metadata["minires"], arrays):
+        if metadata.get("sha256") != _digest(text, arrays):
             raise CheckpointError(f"{path}: damaged: its content does not match its checksum; use another checkpoint")
         try:
-            content = json.loads(metadata["minires"])
+            if len(text) > LONGEST_CONTENT:
+                raise ValueError(f"{len(text):,} characters")
+            content = json.loads(text)
+            if not isinstance(content, dict):
+                raise ValueError("no JSON object")
             if content["version"] != VERSION:
                 raise CheckpointError(
-                    f"{path}: has format version {content['version']}, this minires reads {VERSION}: update minires"
+                    f"{path}: has format version {shown(content['version'])}, this minires reads {VERSION}: "
+                    "update minires"
                 )
             return cls(
                 model={
@@ -170,35 +185,56 @@ class Checkpoint:
                     for name, array in sorted(arrays.items())
                     if name.startswith("model.")
                 },
-                optimizer=unpack(content["optimizer"], arrays),
-                scheduler=unpack(content["scheduler"], arrays),
-                step=int(content["step"]),
-                best_accuracy=content["best_accuracy"],
-                random_state=content["random_state"],
-                description=content["description"],
+                optimizer=_mapping("optimizer", unpack(content["optimizer"], arrays)),
+                scheduler=_mapping("scheduler", unpack(content["scheduler"], arrays)),
+                step=_step(content["step"]),
+                best_accuracy=_best_accuracy(content["best_accuracy"]),
+                random_state=_random_state(content["random_state"]),
+                description=_mapping("description", content["description"]) or {},
                 source=path,
-                scaler=content.get("scaler"),  # older files have none
+                scaler=_mapping("scaler", content.get("scaler")),  # older files have none
             )
         except CheckpointError:
             raise
         except (ValueError, TypeError, KeyError, RecursionError) as error:
-            raise CheckpointError(f"{path}: not what minires writes into a checkpoint ({error!r})") from error
+            raise CheckpointError(f"{path}: not what minires writes into a checkpoint: {_said(error)}") from error
 
 
-def _parse(path: Path, data: bytes) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Return the metadata and the arrays of a safetensors file, as views of ``data``."""
+def _said(error: Exception) -> str:
+    return f"{shown(error.args[0])} is missing" if isinstance(error, KeyError) else str(error)
+
+
+def _mapping(name: str, value: Any) -> dict | None:
+    if value is not None and not isinstance(value, dict):
+        raise ValueError(f"its {name} is {shown(value)}")
+    return value
+
+
+def _step(value: Any) -> int:
+    if type(value) is not int or not 0 <= value < 2**63:
+        raise ValueError(f"its step is {shown(value)}")
+    return value
+
+
+def _best_accuracy(value: Any) -> float | None:
+    if value is not None and not (type(value) in (int, float) and 0 <= value < math.inf):
+        raise ValueError(f"its best accuracy is {shown(value)}")
+    return value
+
+
+def _random_state(value: Any) -> dict | None:
+    """Return a state that the default generator takes, and takes as it is."""
+    if value is None:
+        return None
+    trial = type(generator().bit_generator)(0)
     try:
-        arrays = safetensors.numpy.load(data)  # checks every offset and length against the file
-        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-    except safetensors.SafetensorError as error:
-        verdict = "it is empty" if not data else f"{len(data):,} bytes, {error}"
-        raise CheckpointError(
-            f"{path}: no safetensors file, or a damaged or truncated one ({verdict}); use another checkpoint"
-        ) from error
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise CheckpointError(f"{path}: holds what minires cannot read ({error!r})") from error
-    metadata = header.get("__metadata__")
-    return metadata if isinstance(metadata, dict) else {}, arrays
+        trial.state = value
+        fits = trial.state == value
+    except (ValueError, TypeError, KeyError, AttributeError, ArithmeticError):
+        fits = False
+    if not fits:
+        raise ValueError(f"its random state is none of this NumPy: {shown(value)}")
+    return value
 
 
 def _digest(content: str, arrays: Mapping[str, np.ndarray]) -> str:
@@ -214,13 +250,20 @@ def _digest(content: str, arrays: Mapping[str, np.ndarray]) -> str:
 def _misfit(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:
     """Say in a few words what keeps ``state`` from fitting, or nothing."""
     missing = [name for name in own if name not in state]
-    unexpected = [name for name in state if name not in own]
+    unexpected = [shown(name)[1:-1] for name in state if name not in own]
+    common = [(name, own[name], state[name]) for name in own if name in state]
     shapes = [
-        f"{name} has shape {state[name].shape} instead of {own[name].shape}"
-        for name in own
-        if name in state and state[name].shape != own[name].shape
+        f"{name} has shape {theirs.shape} instead of {ours.shape}"
+        for name, ours, theirs in common
+        if theirs.shape != ours.shape
     ]
-    groups = [("lacks ", missing), ("has an unknown ", unexpected), ("", shapes)]
+    dtypes = [
+        f"{name} is of {theirs.dtype} instead of {ours.dtype}"
+        for name, ours, theirs in common
+        if theirs.is_floating_point() != ours.is_floating_point()
+        or not (theirs.is_floating_point() or theirs.dtype == ours.dtype)
+    ]
+    groups = [("lacks ", missing), ("has an unknown ", unexpected), ("", shapes), ("", dtypes)]
     return "; ".join(
         f"{verb}{found[0]}" + (f" and {len(found) - 1} more" if len(found) > 1 else "")
         for verb, found in groups

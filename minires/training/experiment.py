@@ -10,12 +10,16 @@ from typing import Any
 from minires.data import DataError, DataLoader, Dataset, dataset_info, open_dataset
 from minires.data import transforms as T
 from minires.device import Device, manual_seed
+from minires.io import shown
 from minires.models import get_model, list_models
 from minires.models.summary import usual_image_size
 from minires.nn import CrossEntropyLoss, Module
+from minires.nn.init import skipped
 from minires.training.checkpoint import Checkpoint, CheckpointError
 from minires.training.recipe import Recipe
 from minires.training.trainer import Trainer
+
+LARGEST_IMAGE = 1024
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,22 @@ class Experiment:
     checkpoint: bool = False
     amp: str | None = None
 
+    def __post_init__(self) -> None:
+        dataset_info(self.data)
+        if self.model not in list_models():
+            raise ValueError(f"there is no model {shown(self.model)}")
+        for name, fits in {
+            "recipe": isinstance(self.recipe, Recipe),
+            "classes": len(self.classes) > 0 and all(isinstance(each, str) for each in self.classes),
+            "channels": self.channels in (1, 3),
+            "image_size": type(self.image_size) is int and 1 <= self.image_size <= LARGEST_IMAGE,
+            "seed": type(self.seed) is int and self.seed >= 0,
+            "checkpoint": isinstance(self.checkpoint, bool),
+            "amp": self.amp in (None, "float16", "bfloat16"),
+        }.items():
+            if not fits:
+                raise ValueError(f"an experiment with {name}={shown(getattr(self, name))}")
+
     def build_model(self) -> Module:
         """Return the model with fresh weights, drawn from the seed.
 
@@ -54,6 +74,19 @@ class Experiment:
         """
         manual_seed(self.seed)
         return _build(self.model, len(self.classes), self.channels, self.data, self.checkpoint)
+
+    def restored_model(self, checkpoint: Checkpoint) -> Module:
+        """Return the model with the weights of a checkpoint; fresh ones are not drawn first.
+
+        Raises
+        ------
+        CheckpointError
+            If they do not fit.
+        """
+        with skipped():
+            model = self.build_model()
+        checkpoint.restore(model)
+        return model
 
     def train_transform(self) -> T.Compose:
         """Return the data set's usual augmentation, to a normalised Tensor."""
@@ -121,16 +154,18 @@ class Experiment:
         Raises
         ------
         CheckpointError
-            If its description is not that of an experiment.
+            If its description is not that of an experiment, or its arrays cannot be those of such a model.
         """
         try:
             content = dict(checkpoint.description)
-            recipe = dict(content.pop("recipe"))
-            recipe["milestones"] = tuple(recipe["milestones"])
-            classes = tuple(str(name) for name in content.pop("classes"))
-            experiment = cls(recipe=Recipe(**recipe), classes=classes, **content)
-            if experiment.channels not in (1, 3):
-                raise ValueError(f"images of {experiment.channels} channels")
+            recipe, classes = content.pop("recipe"), content.pop("classes")
+            if not isinstance(recipe, dict) or not isinstance(classes, list):
+                raise ValueError(f"the recipe {shown(recipe)} and the classes {shown(classes)}")
+            recipe = {**recipe, "milestones": tuple(recipe["milestones"])}
+            experiment = cls(recipe=Recipe(**recipe), classes=tuple(classes), **content)
+            # Before a layer is made for so many: the last one has a row for each.
+            if not any(value.ndim and value.shape[0] == len(classes) for value in checkpoint.model.values()):
+                raise ValueError(f"its weights are not those of a model of {len(classes):,} classes")
             return experiment
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(
@@ -207,7 +242,9 @@ def _check_classes(experiment: Experiment, dataset: Any) -> None:
         return
     for found, known in zip(dataset.classes, experiment.classes, strict=False):
         if found != known:
-            raise DataError(f"the data have a class {found!r} where the model knows {known!r}: these are other data")
+            raise DataError(
+                f"the data have a class {shown(found)} where the model knows {shown(known)}: these are other data"
+            )
     raise DataError(f"the data have {len(dataset.classes)} classes, the model knows {len(experiment.classes)}")
 
 

@@ -7,13 +7,16 @@ name, an array ``{"array": name}``. Python writes and reads floats exactly.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
+from numbers import Real
 from typing import Any
 
 import numpy as np
 
 from minires.autograd import Tensor
 from minires.device import Array, is_cuda_array
+from minires.io import shown
 
 
 def pack(state: Any, name: str) -> tuple[Any, dict[str, Array]]:
@@ -57,7 +60,7 @@ def unpack(packed: Any, arrays: Mapping[str, Array]) -> Any:
     if not isinstance(packed, dict):
         return packed
     if len(packed) != 1:
-        raise ValueError(f"an object with the keys {sorted(packed)} is no packed state")
+        raise ValueError(f"an object with the keys {shown(sorted(packed))} is no packed state")
     ((kind, content),) = packed.items()
     if kind == "dict":
         return {unpack(key, arrays): unpack(value, arrays) for key, value in content}
@@ -65,4 +68,26 @@ def unpack(packed: Any, arrays: Mapping[str, Array]) -> Any:
         return tuple(unpack(each, arrays) for each in content)
     if kind in ("tensor", "array") and content in arrays:
         return Tensor(arrays[content]) if kind == "tensor" else arrays[content]
-    raise ValueError(f"a state refers to the {kind} {content!r}, which is not there")
+    raise ValueError(f"a state refers to the {shown(kind)} {shown(content)}, which is not there")
+
+
+def unlike(own: Any, saved: Any, name: str = "it") -> str:
+    """Say in a few words where a saved state is not of the same form as one's own, or nothing.
+
+    Numbers stay finite and at least 0, as all numbers of optimizers, schedules and scalers are; those of one's own
+    above 0 stay so, but for learning rates. What only one of two dicts has is not looked at.
+    """
+    if isinstance(own, Mapping) and isinstance(saved, Mapping):
+        parts = [(own[key], saved[key], str(key)) for key in own if key in saved]
+    elif isinstance(own, Sequence) and not isinstance(own, str) and isinstance(saved, list | tuple):
+        alike = len(own) == len(saved)
+        parts = [(own[index if alike else 0], each, name) for index, each in enumerate(saved)] if len(own) else []
+    elif own is None or isinstance(own, bool | str):
+        return "" if own is None or type(saved) is type(own) else f"{name} is {shown(saved)}"
+    elif isinstance(own, Real):
+        fits = isinstance(saved, int | float) and not isinstance(saved, bool) and 0 <= saved < 2**63
+        fits = fits and math.isfinite(saved) and (saved > 0 or own <= 0 or name.endswith("lr"))
+        return "" if fits else f"{name} is {shown(saved)}"
+    else:
+        return f"{name} is {shown(saved)}"
+    return next((found for part in parts if (found := unlike(*part))), "")

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from numbers import Integral, Real
 from typing import Any
 
+from minires.io import shown
 from minires.nn import Parameter
 from minires.optim import SGD
 from minires.optim.lr_scheduler import ConstantLR, MultiStepLR, OneCycleLR, SequentialLR
 
+LARGEST = sys.float_info.max
+LONGEST = 2**53  # updates or epochs: up to here floats count exactly
 SCHEDULES = ("one-cycle", "multi-step")
 DEEP_CIFAR_NETS = ("resnet110", "resnet1202", "plain110")
 
@@ -54,18 +58,28 @@ class Recipe:
     def __post_init__(self) -> None:
         if (self.epochs is None) == (self.steps is None):
             raise ValueError(f"give the length in epochs or in steps, got epochs={self.epochs} and steps={self.steps}")
-        for name in ("epochs", "steps", "batch_size"):
+        for name, least in {"epochs": 1, "steps": 1, "batch_size": 1, "warmup_steps": 0}.items():
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name.replace('_', ' ')} must be at least 1, got {value}")
-        if not (self.learning_rate > 0 and math.isfinite(self.learning_rate)):
-            raise ValueError(f"the learning rate must be a positive number, got {self.learning_rate}")
-        if not 0 <= self.momentum < 1:
-            raise ValueError(f"momentum must be at least 0 and below 1, got {self.momentum}")
-        if not (self.weight_decay >= 0 and math.isfinite(self.weight_decay)):
-            raise ValueError(f"weight decay must not be negative, got {self.weight_decay}")
+            if name in ("epochs", "steps") and value is None:
+                continue
+            if not _is_number(value, Integral) or not least <= value <= LONGEST:
+                raise ValueError(f"{name.replace('_', ' ')} must be at least {least}, got {shown(value)}")
+        if not (_is_number(self.learning_rate) and 0 < self.learning_rate <= LARGEST):
+            raise ValueError(f"the learning rate must be a positive number, got {shown(self.learning_rate)}")
+        for name in ("momentum", "label_smoothing"):
+            value = getattr(self, name)
+            if not (_is_number(value) and 0 <= value < 1):
+                raise ValueError(f"{name.replace('_', ' ')} must be at least 0 and below 1, got {shown(value)}")
+        if not (_is_number(self.weight_decay) and 0 <= self.weight_decay <= LARGEST):
+            raise ValueError(f"weight decay must not be negative, got {shown(self.weight_decay)}")
+        if not isinstance(self.nesterov, bool) or (self.nesterov and self.momentum == 0):
+            raise ValueError(f"nesterov is True or False and needs a momentum above 0, got {shown(self.nesterov)}")
         if self.schedule not in SCHEDULES:
-            raise ValueError(f"the schedule must be one of {', '.join(SCHEDULES)}, got {self.schedule!r}")
+            raise ValueError(f"the schedule must be one of {', '.join(SCHEDULES)}, got {shown(self.schedule)}")
+        if not all(_is_number(fraction) and 0 <= fraction <= 1 for fraction in self.milestones):
+            raise ValueError(f"the milestones must be fractions from 0 to 1, got {shown(self.milestones)}")
+        if not isinstance(self.name, str):
+            raise ValueError(f"the name must be a string, got {shown(self.name)}")
 
     def changed(self, **changes: Any) -> Recipe:
         """Return the recipe with other values; None leaves one as it is. ``epochs`` and ``steps`` replace each other.
@@ -106,6 +120,10 @@ class Recipe:
         warmup = ConstantLR(optimizer, factor=0.1, total_iters=self.warmup_steps)
         after = MultiStepLR(optimizer, [max(drop - self.warmup_steps, 1) for drop in drops])
         return SequentialLR(optimizer, [warmup, after], milestones=[self.warmup_steps])
+
+
+def _is_number(value: Any, kind: type = Real) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool)
 
 
 _QUICK = Recipe("quick", epochs=10, learning_rate=0.2, weight_decay=5e-4, nesterov=True)

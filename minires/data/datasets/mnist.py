@@ -11,6 +11,7 @@ import os
 import struct
 import zlib
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -20,8 +21,10 @@ from numpy.typing import NDArray
 from minires.data.datasets.images import ImageArrays
 from minires.data.errors import DataError
 from minires.data.files import file_size
+from minires.io import open_plain
 
 SIDE = 28
+SLACK = 4 * 2**20  # bytes that an idx file may have more than twice its values: headers, and a bad compression
 
 
 def read_idx(path: Path, dimensions: int, largest: int) -> NDArray[np.uint8]:
@@ -34,8 +37,13 @@ def read_idx(path: Path, dimensions: int, largest: int) -> NDArray[np.uint8]:
         ``largest`` values.
     """
     size = file_size(path)
+    if size > 2 * largest + SLACK:
+        raise DataError(f"{path}: too long: {size:,} bytes, where {largest:,} values are the most expected")
     try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+        with ExitStack() as files:
+            file: Any = files.enter_context(open_plain(path))
+            if path.suffix == ".gz":
+                file = files.enter_context(gzip.GzipFile(fileobj=file))
             header = file.read(4 + 4 * dimensions)
             if len(header) < 4 + 4 * dimensions:
                 raise DataError(f"{path}: truncated: {size:,} bytes hold no whole idx header; fetch it again")

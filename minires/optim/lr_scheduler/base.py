@@ -96,6 +96,13 @@ class LRScheduler:
                 f"this is not the state of a {type(self).__name__}: missing {missing or 'nothing'}, "
                 f"unknown {unknown or 'nothing'}"
             )
+        for name in ("last_epoch", "_step_count"):
+            if not isinstance(state_dict[name], Integral) or state_dict[name] < 0:
+                raise ValueError(f"{name} must be a whole number of at least 0, got {state_dict[name]!r}")
+        if len(state_dict["base_lrs"]) != len(self.base_lrs):
+            raise ValueError(
+                f"the state has {len(state_dict['base_lrs'])} learning rates, the optimizer {len(self.base_lrs)} groups"
+            )
 
     def _begin(self) -> None:
         """Set the first learning rates."""
