@@ -15,8 +15,7 @@ A is never copied into a matrix. The block finds its numbers through a table of 
     multiply_depth   the table gives where each step of depth lies; rows are neighbouring channels there:
                      the weight gradient, whose depth is output pixels
 
-Both take arrays and offsets counted in numbers, and trust them. Numba keys its disk cache by the source file of the
-compiled function that calls these: after a change here, touch those files too.
+Both take arrays and offsets counted in numbers, and trust them.
 """
 
 from __future__ import annotations

@@ -17,16 +17,16 @@ from __future__ import annotations
 import os
 import threading
 
-import numba
 import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from minires.kernels.cpu.cache import compiler
 from minires.kernels.cpu.memory import zeros
 
-compiled = numba.njit(nogil=True, cache=True)
+compiled = compiler()
 
 # Places on a board. What the caller writes, what both write and what the helper writes lie on cache lines of their own.
 RUN, JOB, START, STOP, POSTED, WANTED, CLAIMED, DONE, FAILED = 0, 1, 2, 3, 4, 5, 8, 16, 17
