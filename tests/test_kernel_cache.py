@@ -111,6 +111,17 @@ print(int(cpu.conv2d_add_relu(x, w, ones, None, True, geometry).max()), "-")
     assert run(program, "-P", **settings)[0] == 42
 
 
+def test_kernels_of_other_files_are_not_kept():
+    """The checksum would not show that they have changed."""
+
+    def double(x):
+        return 2 * x
+
+    kernel = cache.compiler()(double)
+    assert kernel(4) == 8
+    assert kernel.stats.cache_path is None
+
+
 def test_processes_that_start_at_once_share_one_cache(tmp_path):
     environment = {**os.environ, "MINIRES_CACHE_DIR": str(tmp_path)}
     command = [sys.executable, "-W", "error", "-c", PROGRAM]

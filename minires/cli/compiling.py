@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 
 @contextmanager
@@ -38,7 +38,8 @@ def announce_compilation(say: Callable[[str], None], after: float = 1.0) -> Iter
                 self.begin = time.monotonic()
                 self.timer = threading.Timer(self.left, announce)
                 self.timer.daemon = True
-                self.timer.start()
+                with suppress(RuntimeError):  # the system gives no thread
+                    self.timer.start()
 
         def on_end(self, event: object) -> None:
             self.depth -= 1

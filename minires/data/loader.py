@@ -221,15 +221,31 @@ def _rng(entropy: list[int], *stream: int) -> np.random.Generator:
     return np.random.default_rng(np.random.SeedSequence(entropy, spawn_key=stream))
 
 
+class _Workers(ThreadPoolExecutor):
+    """A pool that goes on with fewer threads where the system gives no more."""
+
+    def _adjust_thread_count(self) -> None:
+        try:
+            super()._adjust_thread_count()
+        except RuntimeError:
+            if not self._threads:
+                raise
+            self._max_workers = len(self._threads)
+
+
 def _made_ahead(
     make: _BatchMaker, batches: Iterable[tuple[int, Sequence[int]]], workers: int, ahead: int
 ) -> Iterator[Any]:
     """Yield the batches in order while ``workers`` threads make the next ``ahead`` of them."""
     pending: deque[Future[Any]] = deque()
-    with ThreadPoolExecutor(workers, thread_name_prefix="minires-loader") as pool:
+    with _Workers(workers, thread_name_prefix="minires-loader") as pool:
         try:
             for number, indices in batches:
-                pending.append(pool.submit(make, number, indices))
+                try:
+                    pending.append(pool.submit(make, number, indices))
+                except RuntimeError:  # not one thread can be started
+                    pending.append(Future())
+                    pending[-1].set_result(make(number, indices))
                 if len(pending) > ahead:
                     yield pending.popleft().result()
             while pending:

@@ -44,6 +44,7 @@ try:
 except ImportError:  # Windows: an open file cannot be removed there, which serves as a lock
     fcntl = None  # type: ignore[assignment]
 
+ROOM = "minires.kernels.cpu"
 VARIABLE = "MINIRES_CACHE_DIR"
 KEPT_VERSIONS = 4  # of the source, about 10 MB each; those in use besides
 IN_USE = "in-use"  # the file in a folder of kernels that each process which uses it has open, and locked
@@ -55,7 +56,8 @@ def compiler(**options: Any) -> Callable[[Callable[..., Any]], Any]:
 
     def decorate(function: Callable[..., Any]) -> Any:
         dispatcher = compile_function(function)
-        dispatcher._cache = _KernelCache(function)  # as Dispatcher.enable_caching does with Numba's own
+        if function.__module__.startswith(f"{ROOM}."):  # the checksum covers no others
+            dispatcher._cache = _KernelCache(function)  # as Dispatcher.enable_caching does with Numba's own
         return dispatcher
 
     return decorate
@@ -257,7 +259,7 @@ def _remove_unused(path: Path) -> None:
 def _checksum() -> str:
     """Return what tells the source files of this room from all their other versions."""
     digest = hashlib.sha256()
-    for file in sorted(files("minires.kernels.cpu").iterdir(), key=lambda file: file.name):
+    for file in sorted(files(ROOM).iterdir(), key=lambda file: file.name):
         if file.name.endswith((".py", ".pyc")):  # the latter where the source is not installed
             digest.update(file.name.encode() + b"\0" + hashlib.sha256(file.read_bytes()).digest())
     return digest.hexdigest()[:16]

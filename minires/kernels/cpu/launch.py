@@ -146,9 +146,9 @@ _team_lock = threading.RLock()
 
 
 def _team_of(size: int) -> Team:
-    """Return a team of ``size`` helpers or more; the caller has the lock."""
+    """Return a team of ``size`` helpers or more, fewer if the system gives fewer; the caller has the lock."""
     global _team
-    if _team is None or len(_team.helpers) < size:
+    if _team is None or _team.size < size:
         if _team is not None:
             _team.end()
         _team = Team(size)
