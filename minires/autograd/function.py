@@ -23,6 +23,7 @@ from minires.autograd.tensor import Tensor, Version
 from minires.device import Array, array_module, is_cuda_array
 
 creation_numbers = itertools.count()
+PLAIN = frozenset((int, float, bool, type(None)))
 
 
 class Edge(NamedTuple):
@@ -151,7 +152,9 @@ class Function:
         self.creation_number = next(creation_numbers)
         if state.outside is not None:  # inside a checkpointed function
             inputs = state.outside.take(inputs)
-        arrays = [x.array if isinstance(x, Tensor) else x for x in inputs]
+        arrays = [
+            x.array if isinstance(x, Tensor) else x if type(x) in PLAIN else self._not_an_array(x) for x in inputs
+        ]
         self.input_shapes = tuple([getattr(array, "shape", ()) for array in arrays])
         needs_grad = tuple([isinstance(x, Tensor) and x._requires_grad for x in inputs])
         recording = True in needs_grad and state.grad_enabled
@@ -172,6 +175,11 @@ class Function:
             for observer in observers:
                 observer.forward(self, inputs, outputs, seconds)
         return outputs if isinstance(result, tuple) else outputs[0]
+
+    def _not_an_array(self, value: Any) -> Any:
+        if hasattr(value, "__array__") and not isinstance(value, np.generic):
+            raise TypeError(f"{self.name}: inputs are Tensors, numbers or None, got {described(value)}")
+        return value
 
     def _record(self, inputs: tuple, outputs: tuple[Tensor, ...], results: tuple) -> None:
         self.edges = tuple([edge_to(x) if needs else None for x, needs in zip(inputs, self.needs_grad, strict=True)])
@@ -258,6 +266,19 @@ class Function:
     def release(self) -> None:
         """Free what was saved: the walk calls this as it passes."""
         self._saved = None if self._saved else ()
+
+
+def described(value: Any) -> str:
+    """Return what a value is that should be a Tensor, and how to make one of it."""
+    if isinstance(value, np.ndarray):
+        return "a NumPy array: pass minires.from_numpy(array)"
+    if is_cuda_array(value):
+        return "a CuPy array: pass minires.Tensor(array)"
+    if type(value).__module__.partition(".")[0] == "torch":
+        return "a PyTorch Tensor: pass minires.from_numpy(tensor.numpy(force=True))"
+    if isinstance(value, (list, tuple, bool, int, float, np.generic)):
+        return f"a {type(value).__name__}: pass minires.tensor(...) of it"
+    return "None" if value is None else f"a {type(value).__name__}"
 
 
 def edge_to(tensor: Tensor) -> Edge | Tensor:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable
+from difflib import get_close_matches
 from typing import Any
 
 import typer
@@ -37,7 +39,10 @@ class OneLineUsageErrors(TyperGroup):
 
 
 def _usage_error(error: Any) -> typer.Exit:
-    message = " ".join(error.format_message().split())
+    message = " ".join(error.format_message().split()).replace("Value error, ", "")
+    if unknown := re.search(r"'([^']*)' is not one of (.+)\.$", message):
+        near = get_close_matches(unknown[1].lower(), re.findall(r"'([^']+)'", unknown[2]), cutoff=0.5)
+        message = f"{message[:-1]}: did you mean {' or '.join(near)}?" if near else message
     hint = f" (see {error.ctx.command_path} --help)" if error.ctx is not None else ""
     typer.echo(f"minires: {message[:1].lower()}{message[1:]}{hint}", err=True)
     return typer.Exit(USAGE_ERROR)
