@@ -557,3 +557,14 @@ def test_the_plain_command_reaches_its_accuracy_in_time(tmp_path):
     subprocess.run([*COMMAND, "train"], cwd=tmp_path, check=True)
     assert time.monotonic() - begin < 180
     assert Checkpoint.load(tmp_path / "runs/shapes-resnet20/last.safetensors").best_accuracy >= 0.95
+
+
+def test_a_warning_is_one_line():
+    program = (
+        "import sys, warnings, minires.cli\n"
+        "module = sys.modules['minires.cli.app']\n"
+        "module.app = lambda: warnings.warn('this is slow', RuntimeWarning)\n"
+        "minires.cli.main()"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert result.stderr == "minires: warning: this is slow\n"

@@ -560,3 +560,17 @@ def test_copies_keep_the_memory_layout(copied, axes):
 def test_tensor_wraps_arrays_only():
     with pytest.raises(TypeError, match="Tensor wraps a NumPy or CuPy array, got list"):
         Tensor([1.0])
+
+
+def test_a_function_of_a_user_may_take_arrays_as_they_are():
+    class Masked(Function):
+        def forward(self, x, mask):
+            self.mask = mask
+            return x * mask
+
+        def backward(self, dy):
+            return dy * Tensor(self.mask), None
+
+    x, mask = Tensor(np.array([1.0, 2.0]), requires_grad=True), np.array([0.0, 1.0])
+    Masked()(x, mask).sum().backward()
+    np.testing.assert_array_equal(x.grad.numpy(), mask)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
+import pickle
+
 import numpy as np
 import pytest
 import torch
 from op_rows import ROWS
 from op_table import ERRORS, Row, Sample, assert_close, run_ours, run_torch
 
+import minires
+import minires.nn.functional as F
 from minires.autograd import Tensor
 from minires.kernels import use_reference
 
@@ -147,6 +152,14 @@ def test_what_is_no_tensor_is_refused_with_what_to_do(row: Row, sample: Sample, 
             given = {**tensors, name: OTHER_ARRAYS[kind](value)}
             with pytest.raises(TypeError, match="Tensor"):
                 row.ours(*(given[index] for index in inputs), **{option: given[option] for option in options})
+
+
+def test_public_functions_can_be_pickled():
+    for module in (minires, F):
+        functions = [value for value in vars(module).values() if inspect.isfunction(value)]
+        assert len(functions) > 20
+        for function in functions:
+            assert pickle.loads(pickle.dumps(function)) is function, function.__name__
 
 
 @pytest.mark.gpu

@@ -177,7 +177,9 @@ class Function:
         return outputs if isinstance(result, tuple) else outputs[0]
 
     def _not_an_array(self, value: Any) -> Any:
-        if hasattr(value, "__array__") and not isinstance(value, np.generic):
+        """Return an input that is no Tensor. Operations take no arrays; a Function of a user's may, as in PyTorch."""
+        is_operation = type(self).__module__.startswith("minires.ops.")
+        if is_operation and hasattr(value, "__array__") and not isinstance(value, np.generic):
             raise TypeError(f"{self.name}: inputs are Tensors, numbers or None, got {described(value)}")
         return value
 

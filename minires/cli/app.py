@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Annotated
 
@@ -55,5 +56,6 @@ def _options(
 
 
 def main() -> None:
-    """Run the command with the arguments of the process."""
+    """Run the command with the arguments of the process; a warning is one line, as an error is."""
+    warnings.formatwarning = lambda message, *_, **__: f"minires: warning: {message}\n"
     app()

@@ -23,7 +23,7 @@ MAY_BE_NONE = {"Tensor": False, "Tensor | None": True}  # by annotation
 
 def takes_tensors(function: Callable[P, R]) -> Callable[P, R]:
     """Make an operation raise TypeError, naming the argument, if it is no Tensor and is annotated as one."""
-    first_is_tensor = next(iter(inspect.signature(function).parameters)) in tensor_parameters(function)
+    first_is_tensor = inspect.unwrap(function).__code__.co_varnames[0] in tensor_parameters(function)
 
     @functools.wraps(function)
     def operation(*args: P.args, **options: P.kwargs) -> R:
@@ -45,11 +45,14 @@ def tensor_parameters(function: Callable[..., Any]) -> list[str]:
 
 
 def _check(function: Callable[..., Any], args: tuple, options: dict[str, Any]) -> None:
+    signature = inspect.signature(function)
     try:
-        given = inspect.signature(function).bind(*args, **options).arguments
+        given = signature.bind(*args, **options).arguments
     except TypeError:  # the call itself says better what is missing or too much
         return
     for name in tensor_parameters(function):
+        if signature.parameters[name].kind is inspect.Parameter.VAR_POSITIONAL:
+            continue
         value = given.get(name)
         may_be_none = name not in given or MAY_BE_NONE[function.__annotations__[name]]
         if not isinstance(value, Tensor) and not (value is None and may_be_none):
