@@ -120,3 +120,9 @@ def test_a_negative_order_is_refused():
     ours, _ = pair()
     with pytest.raises(ValueError, match="-2"):
         clip_grad_norm_(ours, 1.0, norm_type=-2)
+
+
+@pytest.mark.parametrize("clip", [clip_grad_norm_, clip_grad_value_])
+def test_what_is_no_tensor_is_refused(clip):
+    with pytest.raises(TypeError, match="got a NumPy array: pass"):
+        clip([np.ones(2)], 1.0)

@@ -574,3 +574,12 @@ def test_a_function_of_a_user_may_take_arrays_as_they_are():
     x, mask = Tensor(np.array([1.0, 2.0]), requires_grad=True), np.array([0.0, 1.0])
     Masked()(x, mask).sum().backward()
     np.testing.assert_array_equal(x.grad.numpy(), mask)
+
+
+@pytest.mark.parametrize("position", [0, 1])
+def test_gradients_of_what_is_no_tensor_are_refused(position):
+    x = Tensor(np.ones(2), requires_grad=True)
+    arguments = [[x.sum()], [x]]
+    arguments[position] = [np.ones(2)]
+    with pytest.raises(TypeError, match="with respect to Tensors, got a NumPy array: pass"):
+        minires.autograd.grad(*arguments)
