@@ -89,11 +89,11 @@ def test_shapes_that_do_not_broadcast_are_refused(loss):
     ("target", "message"),
     [
         (np.array([0, 1]), r"target must be a Tensor, got a NumPy array: pass minires.from_numpy\(array\)"),
-        ([0, 1], r"target must be a Tensor, got a list: pass minires.tensor\(...\) of it"),
-        (1, r"target must be a Tensor, got a int: pass minires.tensor\(...\) of it"),
+        ([0, 1], r"target must be a Tensor, got list: pass minires.tensor\(...\) of it"),
+        (1, r"target must be a Tensor, got int: pass minires.tensor\(...\) of it"),
         (torch.tensor([0, 1]), r"target must be a Tensor, got a PyTorch Tensor: pass minires.from_numpy"),
         (None, "target must be a Tensor, got None"),
-        ("ab", "target must be a Tensor, got a str"),
+        ("ab", "target must be a Tensor, got str"),
     ],
 )
 def test_a_target_that_is_no_tensor_is_refused_as_pytorch_refuses(target, message):
@@ -108,7 +108,7 @@ def test_a_target_that_is_no_tensor_is_refused_as_pytorch_refuses(target, messag
 
 
 def test_weights_that_are_no_tensor_are_refused():
-    with pytest.raises(TypeError, match=r"^cross_entropy: weight must be a Tensor, got a list"):
+    with pytest.raises(TypeError, match=r"^cross_entropy: weight must be a Tensor, got list"):
         cross_entropy(Tensor(np.zeros((2, 3), np.float32)), Tensor(np.array([0, 1])), weight=[1.0, 2.0, 3.0])
 
 

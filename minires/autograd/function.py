@@ -279,8 +279,8 @@ def described(value: Any) -> str:
     if type(value).__module__.partition(".")[0] == "torch":
         return "a PyTorch Tensor: pass minires.from_numpy(tensor.numpy(force=True))"
     if isinstance(value, (list, tuple, bool, int, float, np.generic)):
-        return f"a {type(value).__name__}: pass minires.tensor(...) of it"
-    return "None" if value is None else f"a {type(value).__name__}"
+        return f"{type(value).__name__}: pass minires.tensor(...) of it"
+    return "None" if value is None else type(value).__name__
 
 
 def edge_to(tensor: Tensor) -> Edge | Tensor:

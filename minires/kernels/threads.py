@@ -25,7 +25,7 @@ def _available_cpus() -> int:
 def _cpu_quotas(groups: Path, mounted: Path) -> Iterator[int]:
     """Yield how many CPUs' time each control group of this process allows it: on Linux, containers are limited so."""
     try:
-        lines = groups.read_text().splitlines()
+        lines = groups.read_text(errors="surrogateescape").splitlines()
     except OSError:
         return
     for line in lines:
