@@ -88,11 +88,11 @@ def test_shapes_that_do_not_broadcast_are_refused(loss):
 @pytest.mark.parametrize(
     ("target", "message"),
     [
-        (np.array([0, 1]), r"target must be a Tensor, got a NumPy array: pass minires.from_numpy\(array\)"),
+        (np.array([0, 1]), r"target must be a Tensor, got ndarray: pass minires.from_numpy\(array\)"),
         ([0, 1], r"target must be a Tensor, got list: pass minires.tensor\(...\) of it"),
         (1, r"target must be a Tensor, got int: pass minires.tensor\(...\) of it"),
-        (torch.tensor([0, 1]), r"target must be a Tensor, got a PyTorch Tensor: pass minires.from_numpy"),
-        (None, "target must be a Tensor, got None"),
+        (torch.tensor([0, 1]), r"target must be a Tensor, got torch.Tensor: pass minires.from_numpy"),
+        (None, "target must be a Tensor, got NoneType"),
         ("ab", "target must be a Tensor, got str"),
     ],
 )

@@ -271,16 +271,17 @@ class Function:
 
 
 def described(value: Any) -> str:
-    """Return what a value is that should be a Tensor, and how to make one of it."""
+    """Return the type of what should be a Tensor, and how to make one of it."""
+    name = type(value).__name__
     if isinstance(value, np.ndarray):
-        return "a NumPy array: pass minires.from_numpy(array)"
+        return f"{name}: pass minires.from_numpy(array)"
     if is_cuda_array(value):
-        return "a CuPy array: pass minires.Tensor(array)"
+        return f"a CuPy {name}: pass minires.Tensor(array)"
     if type(value).__module__.partition(".")[0] == "torch":
-        return "a PyTorch Tensor: pass minires.from_numpy(tensor.numpy(force=True))"
+        return f"torch.{name}: pass minires.from_numpy(tensor.numpy(force=True))"
     if isinstance(value, (list, tuple, bool, int, float, np.generic)):
-        return f"{type(value).__name__}: pass minires.tensor(...) of it"
-    return "None" if value is None else type(value).__name__
+        return f"{name}: pass minires.tensor(...) of it"
+    return name
 
 
 def edge_to(tensor: Tensor) -> Edge | Tensor:
