@@ -39,7 +39,11 @@ class OneLineUsageErrors(TyperGroup):
 
 
 def _usage_error(error: Any) -> typer.Exit:
-    message = " ".join(error.format_message().split()).replace("Value error, ", "")
+    message = " ".join(error.format_message().split())
+    for wrong in getattr(error.__context__, "errors", list)():  # of Pydantic, which Typer has check values
+        message = message.replace("Value error, ", "").replace("Input should", f"{wrong['input']!r:.50} should")
+    if "unexpected extra argument" in message and error.ctx is not None and error.ctx.info_name == "train":
+        message += ": a checkpoint to go on from is given by --resume"
     if unknown := re.search(r"'([^']*)' is not one of (.+)\.$", message):
         near = get_close_matches(unknown[1].lower(), re.findall(r"'([^']+)'", unknown[2]), cutoff=0.5)
         message = f"{message[:-1]}: did you mean {' or '.join(near)}?" if near else message
