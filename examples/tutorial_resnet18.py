@@ -5,6 +5,9 @@
 With `import torch` and `from torch...` in place of the four lines below, the same script runs on PyTorch (the tests do
 just that). The blocks here are written the long way, with separate ReLU and `+=`; minires.models.resnet18 is the fused
 one.
+
+It learns its 256 images by heart in eight epochs. After one or two, its accuracy in evaluation mode is that of
+guessing: the running averages of batch norm, which count there, still hold much of the values that they began with.
 """
 
 import minires as torch
@@ -77,7 +80,7 @@ class ResNet18(nn.Module):
         return self.fc(x)
 
 
-def main(epochs=2, images=256, width=16):
+def main(epochs=8, images=256, width=16):
     """Train on random images whose label is their brightest colour, and return the loss of each step."""
     torch.manual_seed(0)
     device = "cpu"
@@ -109,7 +112,7 @@ def main(epochs=2, images=256, width=16):
     model.eval()
     with torch.no_grad():
         accuracy = (model(x).argmax(dim=1) == labels).float().mean().item()
-    print(f"accuracy in evaluation mode: {accuracy:.3f}")
+    print(f"accuracy in evaluation mode: {accuracy:.3f}, by guessing {1 / 3:.3f}")
     return losses
 
 

@@ -73,7 +73,7 @@ class Watched:
             f"GPU {self.xp.cuda.runtime.getDevice()} is out of memory: {in_units(size)} were asked for, and of its "
             f"{in_units(total)} only {in_units(free)} are free. This process uses {in_units(used)} and holds "
             f"{in_units(held - used)} more in its pool. Take a smaller batch, keep fewer activations "
-            "(minires train --checkpoint, autograd.checkpoint), or let go of what is held with "
+            "(minires train --recompute, autograd.checkpoint), or let go of what is held with "
             "minires.cuda.empty_cache()"
         )
 

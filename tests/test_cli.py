@@ -120,7 +120,8 @@ def test_jsonl_log(pictures, tmp_path):
 def test_mixed_precision_is_kept_by_a_resumed_run(tmp_path):
     out, last = tmp_path / "out", tmp_path / "out" / "last.safetensors"
     options = "--data", "mnist", "--root", digits(tmp_path), "--batch-size", 4, "--out", out
-    minires("train", "--amp", "float16", "--epochs", 1, *options)
+    text = minires("train", "--amp", "float16", "--epochs", 1, *options).stdout
+    assert text.count("mixed precision saves time on a GPU; on the CPU it takes more than float32 does") == 1
     saved = Checkpoint.load(last)
     assert saved.description["amp"] == "float16"
     assert saved.scaler["scale"] > 0
@@ -164,8 +165,10 @@ def test_a_resumed_run_ends_where_the_uninterrupted_one_does(run, pictures, tmp_
     assert len((tmp_path / "log.csv").read_text().splitlines()) == 3
 
 
-def test_gradient_checkpointing_gives_the_same_weights_and_is_kept(run, pictures, tmp_path):
-    train(pictures, tmp_path, "--checkpoint")
+@pytest.mark.parametrize("option", ["--recompute", "--checkpoint"])  # the latter is its earlier name
+def test_gradient_checkpointing_gives_the_same_weights_and_is_kept(run, pictures, tmp_path, option):
+    result = train(pictures, tmp_path, option)
+    assert ("--checkpoint is called --recompute now" in result.stderr) == (option == "--checkpoint")
     ours, plain = (Checkpoint.load(folder / "last.safetensors") for folder in (tmp_path, run[0]))
     for name, value in plain.model.items():
         np.testing.assert_array_equal(ours.model[name].numpy(), value.numpy(), err_msg=name)
@@ -459,16 +462,23 @@ def test_version():
         (["--verison"], "--version"),
         (["trian"], "Did you mean 'train'?"),
         (["train", "--modle", "resnet20"], "--model"),
-        (["train", "--data", "cifar"], "'cifar10'"),
+        (["train", "--data", "cifar"], "did you mean cifar10 or cifar100?"),
+        (["train", "--data", "CIFAR10"], "did you mean cifar10"),
+        (["train", "--amp", "fp16"], "did you mean float16"),
         (["train", "--recipe", "papre"], "'paper'"),
-        (["train", "--epochs", "0"], "'--epochs'"),
-        (["train", "--epochs", "three"], "'--epochs'"),
-        (["data", "cifar"], "'cifar10'"),
+        (["train", "--epochs", "0"], "'--epochs': '0' should be greater than or equal to 1"),
+        (["train", "--epochs", "three"], "'--epochs': 'three' should be a valid integer"),
+        (["train", "--checkpoint", "last.safetensors"], "a checkpoint to go on from is given by --resume"),
+        (["train", "--log", "tsv"], "did you mean csv?"),
+        (["data", "cifar"], "did you mean cifar10"),
+        (["eval", "x", "--data", "minst"], "did you mean mnist?"),
         (["predict", "x.png"], "--checkpoint"),
     ],
 )
 def test_wrong_arguments_say_what_would_be_right(arguments, words):
-    assert words in failure(*arguments)
+    text = failure(*arguments)
+    assert words in text
+    assert "Value error" not in text
 
 
 @pytest.mark.parametrize(
@@ -486,6 +496,7 @@ def test_wrong_arguments_say_what_would_be_right(arguments, words):
         (["eval", "/nowhere/x.safetensors"], "no such file"),
         (["train", "--resume", "/nowhere/x.safetensors"], "no such file"),
         (["train", "--resume", "x", "--model", "resnet20", "--lr", "1"], "--model, --lr: a resumed run keeps its own"),
+        (["train", "--resume", "x", "--recompute"], "--recompute: a resumed run keeps its own"),
         (["train", "--resume", "x", "--checkpoint"], "--checkpoint: a resumed run keeps its own"),
         (["data", "cifar10"], "--root"),
         (["data", "cifar10", "--root", "/nowhere"], None),
@@ -712,3 +723,14 @@ def test_the_plain_command_reaches_its_accuracy_in_time(tmp_path):
     subprocess.run([*COMMAND, "train"], cwd=tmp_path, check=True)
     assert time.monotonic() - begin < 180
     assert Checkpoint.load(tmp_path / "runs/shapes-resnet20/last.safetensors").best_accuracy >= 0.95
+
+
+def test_a_warning_is_one_line():
+    program = (
+        "import sys, warnings, minires.cli\n"
+        "module = sys.modules['minires.cli.app']\n"
+        "module.app = lambda: warnings.warn('this is slow', RuntimeWarning)\n"
+        "minires.cli.main()"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert result.stderr == "minires: warning: this is slow\n"

@@ -158,3 +158,9 @@ def test_a_limit_beyond_float16_limits_nothing():
     parameter.grad = Tensor(np.array([60000, -3], np.float16))
     clip_grad_value_([parameter], 1e5)
     assert parameter.grad.tolist() == [60000, -3]
+
+
+@pytest.mark.parametrize("clip", [clip_grad_norm_, clip_grad_value_])
+def test_what_is_no_tensor_is_refused(clip):
+    with pytest.raises(TypeError, match="got ndarray: pass"):
+        clip([np.ones(2)], 1.0)

@@ -98,7 +98,7 @@ def test_the_error_says_how_much_there_was_and_what_to_try(pool):
     assert "of its 4.0 GiB only 1.0 GiB are free" in message
     assert "uses 2.0 GiB and holds 1.0 GiB more" in message
     assert "smaller batch" in message
-    assert "--checkpoint" in message
+    assert "--recompute" in message
     assert isinstance(caught.value, RuntimeError)
     assert minires.cuda.max_memory_allocated() == 3 * GIB
 

@@ -576,3 +576,26 @@ def test_backward_passes_nested_without_end_are_a_recursion_error():
     with pytest.raises(RecursionError):
         hook(None)
     assert sys.getrecursionlimit() == before
+
+
+def test_a_function_of_a_user_may_take_arrays_as_they_are():
+    class Masked(Function):
+        def forward(self, x, mask):
+            self.mask = mask
+            return x * mask
+
+        def backward(self, dy):
+            return dy * Tensor(self.mask), None
+
+    x, mask = Tensor(np.array([1.0, 2.0]), requires_grad=True), np.array([0.0, 1.0])
+    Masked()(x, mask).sum().backward()
+    np.testing.assert_array_equal(x.grad.numpy(), mask)
+
+
+@pytest.mark.parametrize("position", [0, 1])
+def test_gradients_of_what_is_no_tensor_are_refused(position):
+    x = Tensor(np.ones(2), requires_grad=True)
+    arguments = [[x.sum()], [x]]
+    arguments[position] = [np.ones(2)]
+    with pytest.raises(TypeError, match="with respect to Tensors, got ndarray: pass"):
+        minires.autograd.grad(*arguments)

@@ -11,13 +11,15 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from kernel_cases import always_threaded, every_module, normal, relative_error  # noqa: F401 (a fixture)
 
-from minires.kernels import cpu, kernels_for, reference, set_num_threads, use_reference
+from minires.kernels import cpu, get_num_threads, kernels_for, reference, set_num_threads, use_reference
+from minires.kernels import threads as threads_module
 from minires.kernels.cpu import launch, team
 from minires.kernels.geometry import Conv2dGeometry
 
@@ -205,7 +207,19 @@ def test_a_helper_that_fell_asleep_wakes_for_the_next_job(always_threaded):  # n
 
 
 @pytest.mark.parametrize(
-    ("environment", "expected"), [({"OMP_NUM_THREADS": "3"}, 3), ({"NUMBA_NUM_THREADS": "2"}, 2), ({}, None)]
+    ("environment", "expected"),
+    [
+        ({"OMP_NUM_THREADS": "3"}, 3),
+        ({"OMP_NUM_THREADS": "5,2"}, 5),
+        ({"OMP_NUM_THREADS": " 3 "}, 3),
+        ({"NUMBA_NUM_THREADS": "2"}, 2),
+        ({"OMP_NUM_THREADS": "0", "NUMBA_NUM_THREADS": "3"}, 3),
+        ({"OMP_NUM_THREADS": "-2", "NUMBA_NUM_THREADS": "3"}, 3),
+        ({"OMP_NUM_THREADS": "many", "NUMBA_NUM_THREADS": "3"}, 3),
+        ({"OMP_NUM_THREADS": "", "NUMBA_NUM_THREADS": "3"}, 3),
+        ({"OMP_NUM_THREADS": "9" * 5000, "NUMBA_NUM_THREADS": "3"}, 3),
+        ({}, None),
+    ],
 )
 def test_the_environment_sets_the_number_of_threads(environment, expected):
     rest = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
@@ -213,7 +227,71 @@ def test_the_environment_sets_the_number_of_threads(environment, expected):
     run = subprocess.run(
         [sys.executable, "-c", program], env={**rest, **environment}, capture_output=True, text=True, check=True
     )
-    assert int(run.stdout) == (expected or len(os.sched_getaffinity(0)))
+    quotas = threads_module._cpu_quotas(Path("/proc/self/cgroup"), Path("/sys/fs/cgroup"))
+    assert int(run.stdout) == (expected or min([len(os.sched_getaffinity(0)), *quotas]))
+
+
+@pytest.mark.parametrize(
+    ("group", "files", "expected"),
+    [
+        ("0::/", {}, []),
+        ("0::/", {"cpu.max": "max 100000"}, []),
+        ("0::/", {"cpu.max": "250000 100000"}, [3]),
+        ("0::/a/b", {"a/b/cpu.max": "400000 100000", "a/cpu.max": "50000 100000"}, [4, 1]),
+        ("0::/docker/x", {"cpu.max": "200000 100000"}, [2]),  # the name outside of what is the root in the container
+        ("3:cpu,cpuacct:/a", {"cpu,cpuacct/a/cpu.cfs_quota_us": 150, "cpu,cpuacct/a/cpu.cfs_period_us": 100}, [2]),
+        ("3:cpu:/", {"cpu/cpu.cfs_quota_us": -1, "cpu/cpu.cfs_period_us": 100}, []),
+        ("4:cpuset:/", {"cpuset/cpu.max": "100000 100000"}, []),
+    ],
+)
+def test_quotas_of_control_groups_limit_the_threads(group, files, expected, tmp_path, monkeypatch):
+    (tmp_path / "groups").write_text(f"{group}\n2:memory:/\n")
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(f"{content}\n")
+    quotas = list(threads_module._cpu_quotas(tmp_path / "groups", tmp_path))
+    assert quotas == expected
+    for name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(threads_module, "_cpu_quotas", lambda groups, mounted: quotas)
+    monkeypatch.setattr(threads_module.os, "sched_getaffinity", lambda process: set(range(16)), raising=False)
+    assert threads_module._available_cpus() == min([16, *expected])
+
+
+@pytest.mark.parametrize("started", [0, 1, 2])
+def test_where_no_more_threads_can_be_started_kernels_go_on_with_fewer(started, monkeypatch):
+    monkeypatch.setattr(launch, "_team", None)
+    monkeypatch.setattr(launch, "SERIAL_WORK", 0)
+    begin = threading.Thread.start
+    left = started
+
+    def start(thread):
+        nonlocal left
+        if left == 0:
+            raise RuntimeError("can't start new thread")
+        left -= 1
+        begin(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    before = get_num_threads()
+    x, w = normal(2, 16, 8, 8), normal(16, 16, 3, 3)
+    geometry = Conv2dGeometry(x.shape, w.shape, padding=((1, 1), (1, 1)))
+    expected = reference.conv2d(x, w, geometry)
+    done = np.zeros(100, int)
+    try:
+        for asked in (5, 9):
+            left = started
+            set_num_threads(asked)
+            with pytest.warns(RuntimeWarning, match=f"kernels run on {started + 1} of the {asked} threads asked for"):
+                launch.launch(mark, 100, 1, done)
+            assert relative_error(cpu.conv2d(x, w, geometry), expected) < 1e-5  # and tries to start none again
+            assert len(launch._team.helpers) == started
+        set_num_threads(3)
+        launch.launch(mark, 100, 1, done)
+        assert np.all(done == 3)
+    finally:
+        set_num_threads(before)
+        launch._team.end()
 
 
 @pytest.mark.parametrize("threads", [2.0, "2", True, None])

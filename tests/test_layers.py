@@ -285,3 +285,18 @@ def test_layers_are_made_in_the_dtype_asked_for(text):
         return [value.dtype == lib.float64 for value in layer.state_dict().values()]
 
     assert_twins(program)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Conv2d(2, 2, 1), nn.ConvTranspose2d(2, 2, 1), nn.Linear(4, 1), nn.BatchNorm2d(2), nn.ReLU(), nn.GELU(),
+        nn.MaxPool2d(2), nn.AvgPool2d(2), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(), nn.Dropout2d(),
+        nn.Softmax(1), nn.Upsample(scale_factor=2), nn.Sequential(nn.Conv2d(2, 2, 1)),
+    ],
+    ids=lambda layer: type(layer).__name__,
+)  # fmt: skip
+@pytest.mark.parametrize("convert", [np.asarray, np.ndarray.tolist, torch.from_numpy], ids=["array", "list", "torch"])
+def test_layers_refuse_what_is_no_tensor(layer, convert):
+    with pytest.raises(TypeError, match="input must be a Tensor, got "):
+        layer(convert(np.ones((2, 2, 4, 4), np.float32)))

@@ -176,6 +176,25 @@ def test_an_error_comes_out_where_its_batch_would(workers):
     assert loader_threads() == []
 
 
+@pytest.mark.parametrize("started", [0, 1])
+def test_where_no_more_threads_can_be_started_the_loader_goes_on_with_fewer(started, monkeypatch):
+    expected = loaded(DataLoader(image_set(transform=AUGMENT), 3, shuffle=True, seed=1))
+    begin, left = threading.Thread.start, started
+
+    def start(thread):
+        nonlocal left
+        if left == 0:
+            raise RuntimeError("can't start new thread")
+        left -= 1
+        begin(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    batches = loaded(DataLoader(image_set(transform=AUGMENT), 3, shuffle=True, seed=1, num_workers=4))
+    for batch, other in zip(batches, expected, strict=True):
+        for part, same in zip(batch, other, strict=True):
+            np.testing.assert_array_equal(part, same)
+
+
 def test_leaving_early_ends_the_workers():
     for _ in DataLoader(Numbers(100), 2, num_workers=3):
         assert loader_threads()

@@ -83,3 +83,36 @@ def test_shapes_that_differ_are_broadcast_with_a_warning(ours, theirs):
 def test_shapes_that_do_not_broadcast_are_refused(loss):
     with pytest.raises(RuntimeError, match=r"\(3,\).*\(2,\)"):
         loss(Tensor(np.zeros(3)), Tensor(np.zeros(2)))
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        (np.array([0, 1]), r"target must be a Tensor, got ndarray: pass minires.from_numpy\(array\)"),
+        ([0, 1], r"target must be a Tensor, got list: pass minires.tensor\(...\) of it"),
+        (1, r"target must be a Tensor, got int: pass minires.tensor\(...\) of it"),
+        (torch.tensor([0, 1]), r"target must be a Tensor, got torch.Tensor: pass minires.from_numpy"),
+        (None, "target must be a Tensor, got NoneType"),
+        ("ab", "target must be a Tensor, got str"),
+    ],
+)
+def test_a_target_that_is_no_tensor_is_refused_as_pytorch_refuses(target, message):
+    logits = Tensor(np.zeros((2, 3), np.float32))
+    with pytest.raises(TypeError, match=f"^cross_entropy: {message}"):
+        cross_entropy(logits, target)
+    with pytest.raises(TypeError, match=f"^cross_entropy: {message}"):
+        cross_entropy(logits, target=target)
+    if not isinstance(target, torch.Tensor):
+        with pytest.raises(TypeError):
+            TF.cross_entropy(torch.zeros(2, 3), target)
+
+
+def test_weights_that_are_no_tensor_are_refused():
+    with pytest.raises(TypeError, match=r"^cross_entropy: weight must be a Tensor, got list"):
+        cross_entropy(Tensor(np.zeros((2, 3), np.float32)), Tensor(np.array([0, 1])), weight=[1.0, 2.0, 3.0])
+
+
+def test_the_warning_about_shapes_points_to_the_call():
+    with pytest.warns(UserWarning, match="is broadcast") as caught:
+        mse_loss(Tensor(np.zeros((2, 3))), Tensor(np.zeros(3)))
+    assert caught[0].filename == __file__

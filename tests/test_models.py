@@ -255,6 +255,8 @@ def test_mismatched_residual_add_names_shapes_and_remedy():
             lambda: models.resnext50_32x4d(weights="DEFAULT"),
             "got 'DEFAULT': minires downloads nothing.*load_state_dict",
         ),
+        (lambda: models.resnet18(pretrained=True), "pretrained must be False, got True: minires downloads nothing"),
+        (lambda: models.get_model("resnet20", pretrained=True), "pretrained must be False, got True: minires"),
         (lambda: models.plain20(weights="DEFAULT"), "got 'DEFAULT': minires downloads nothing.*load_state_dict"),
     ],
 )
@@ -287,3 +289,7 @@ def test_a_training_step_in_between_leaves_an_evaluated_graph_alone():
     norm(3 * x + 5)
     loss.backward()
     np.testing.assert_array_equal(norm.weight.grad.numpy(), expected)
+
+
+def test_what_torchvision_takes_without_weights_is_taken():
+    assert isinstance(models.resnet20(weights=None, pretrained=False, progress=True), models.CifarResNet)

@@ -266,6 +266,42 @@ def test_state_that_does_not_fit_is_listed_whole_and_changes_nothing():
         np.testing.assert_array_equal(value.numpy(), before[name])
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda state: {f"model.{name}": value for name, value in state.items()}, "minires.training.load_model"),
+        (
+            lambda state: {**{f"model.{name}": v for name, v in state.items()}, "optimizer.x": minires.ones(1)},
+            "begin with 'model.': load a checkpoint of minires train with minires.training.load_model",
+        ),
+        (lambda state: {f"module.{name}": v for name, v in state.items()}, "begin with 'module.': take that off"),
+        (lambda state: {"state_dict": state}, "state_dict is a dict itself: load that one"),
+        (lambda state: {}, "missing: conv1.weight, .*, and 91 more$"),
+        (lambda state: {**state, **{f"extra.{i}": minires.ones(1) for i in range(1000)}}, "extra.5, and 994 more$"),
+        (lambda state: {**state, "x" * 10**6: minires.ones(1)}, "unexpected: xxx"),
+        (lambda state: {**state, 3: minires.ones(1)}, "unexpected: 3$"),
+        (lambda state: {name: minires.ones(7) for name in state}, r"has shape \(7,\), .*\n  and 110 more$"),
+        (lambda state: {name: [1.0] for name in state}, "conv1.weight is a builtins.list, which is no array"),
+    ],
+)
+def test_an_error_about_a_state_is_short(change, message):
+    net = minires.models.resnet20()
+    with pytest.raises(RuntimeError, match=f"(?s)^the state does not fit CifarResNet:\n  .*{message}") as caught:
+        net.load_state_dict(change(net.state_dict()))
+    assert len(str(caught.value)) < 1000
+
+
+@pytest.mark.parametrize("of", [minires.ones(1), nn.Linear(1, 1)], ids=["Tensor", "Module"])
+@pytest.mark.parametrize("target", ["gpu", "cude", "float31", 3, torch.float32, torch.device("cpu")])
+def test_a_target_of_to_that_is_no_place_or_dtype_says_what_is(of, target):
+    with pytest.raises((TypeError, ValueError), match=r'neither a device .*"cuda".* nor a dtype .*minires.float32'):
+        of.to(target)
+
+
+def test_a_module_moves_to_the_dtype_of_a_tensor():
+    assert nn.Linear(1, 1).to(minires.ones(1, dtype=minires.float64)).weight.dtype == np.float64
+
+
 @pytest.mark.parametrize("name", ["resnet18", "resnet20"])
 def test_state_of_a_pytorch_model_loads_as_it_is(name):
     theirs, ours = randomized(torch_twin(name)), minires.models.get_model(name, weights=None).double()

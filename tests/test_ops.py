@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
+import pickle
+
 import numpy as np
 import pytest
+import torch
 from op_rows import ROWS
 from op_table import ERRORS, Row, Sample, assert_close, run_ours, run_torch
 
+import minires
+import minires.nn.functional as F
 from minires.autograd import Tensor
 from minires.kernels import use_reference
 
@@ -125,6 +131,35 @@ def test_bad_calls_are_refused_with_a_message(row: Row, sample: Sample):
     with pytest.raises(ERRORS) as caught:
         run_ours(row, sample)
     assert len(str(caught.value)) > 15, f"the message says too little: {caught.value}"
+
+
+OTHER_ARRAYS = {
+    "ndarray": lambda array: array,
+    "list": lambda array: array.tolist(),
+    "torch": lambda array: torch.from_numpy(np.ascontiguousarray(array)).reshape(array.shape),
+}
+
+
+@pytest.mark.parametrize("kind", OTHER_ARRAYS)
+@pytest.mark.parametrize(
+    ("row", "sample"), cases(keep=lambda row, sample: sample is row.samples[0] and row.ours.__module__[:7] == "minires")
+)
+def test_what_is_no_tensor_is_refused_with_what_to_do(row: Row, sample: Sample, kind: str):
+    inputs, options = dict(enumerate(row.draw(sample))), row.draw_options(sample)
+    tensors = {name: Tensor(v) if isinstance(v, np.ndarray) else v for name, v in {**inputs, **options}.items()}
+    for name, value in {**inputs, **options}.items():
+        if isinstance(value, np.ndarray):
+            given = {**tensors, name: OTHER_ARRAYS[kind](value)}
+            with pytest.raises(TypeError, match="Tensor"):
+                row.ours(*(given[index] for index in inputs), **{option: given[option] for option in options})
+
+
+def test_public_functions_can_be_pickled():
+    for module in (minires, F):
+        functions = [value for value in vars(module).values() if inspect.isfunction(value)]
+        assert len(functions) > 20
+        for function in functions:
+            assert pickle.loads(pickle.dumps(function)) is function, function.__name__
 
 
 @pytest.mark.gpu

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -114,7 +115,7 @@ def test_without_numba_there_is_nothing_to_compile(monkeypatch):
 @pytest.mark.slow
 def test_from_an_empty_cache(tmp_path):
     """All is compiled once, each launched kernel for one set of types, and never again."""
-    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    environment = {**os.environ, "MINIRES_CACHE_DIR": str(tmp_path)}
     command = [sys.executable, "-m", "minires.cli", "warmup"]
     first, second = (
         subprocess.run(command, capture_output=True, text=True, env=environment, check=True) for _ in range(2)
@@ -125,8 +126,12 @@ def test_from_an_empty_cache(tmp_path):
     assert first.stderr == "compiling kernels (once; they are kept on disk) ...\n"
     assert re.fullmatch(LINE, second.stdout).group(4) == "0"
     assert second.stderr == ""
-    launched = {kernel.__name__ for kernel in warmup.kernels() if kernel.py_func.__code__.co_varnames[0] == "start"}
-    found = [re.fullmatch(r"\w+\.(\w+)-\d+\.py\d+\.(\d+)\.nbc", name) for name in os.listdir(folder)]
-    versions = [(match[1], match[2]) for match in found if match]
-    assert len(launched & {name for name, _ in versions}) >= 20
-    assert not launched & {name for name, number in versions if number != "1"}  # helpers have one for each literal
+    launched = {
+        f"{kernel.__module__.rpartition('.')[2]}.{kernel.__name__}"
+        for kernel in warmup.kernels()
+        if kernel.py_func.__code__.co_varnames[0] == "start"
+    }
+    found = [re.fullmatch(r"(\w+\.\w+)-[0-9a-f]{16}\.kernel", name) for name in os.listdir(folder)]
+    versions = Counter(match[1] for match in found if match)
+    assert len(launched & set(versions)) >= 20
+    assert {versions[name] for name in launched & set(versions)} == {1}  # helpers have one for each literal

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minires.autograd import anomaly
-from minires.autograd.function import Edge, Function, edge_to
+from minires.autograd.function import Edge, Function, described, edge_to
 from minires.autograd.hooks import Hooks
 from minires.autograd.modes import autocasting, set_grad_enabled, state
 from minires.autograd.tensor import Tensor
@@ -102,7 +102,11 @@ def grad(
 
 
 def _as_tuple(tensors: Tensors) -> tuple[Tensor, ...]:
-    return (tensors,) if isinstance(tensors, Tensor) else tuple(tensors)
+    found = (tensors,) if isinstance(tensors, Tensor) else tuple(tensors)
+    for tensor in found:
+        if not isinstance(tensor, Tensor):
+            raise TypeError(f"gradients are of Tensors with respect to Tensors, got {described(tensor)}")
+    return found
 
 
 def _check_targets(targets: tuple[Tensor, ...], caller: str) -> None:

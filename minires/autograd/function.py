@@ -24,6 +24,7 @@ from minires.autograd.views import Strides, strides_of_view, view_of
 from minires.device import Array, array_module, is_cuda_array
 
 creation_numbers = itertools.count()
+PLAIN = frozenset((int, float, bool, type(None)))
 
 
 class Edge(NamedTuple):
@@ -182,7 +183,9 @@ class Function:
             raise RuntimeError(f"this {self.name} has been applied already: make a new instance for each application")
         if state.outside is not None:  # inside a checkpointed function
             inputs = state.outside.take(inputs)
-        arrays = [x.array if isinstance(x, Tensor) else x for x in inputs]
+        arrays = [
+            x.array if isinstance(x, Tensor) else x if type(x) in PLAIN else self._not_an_array(x) for x in inputs
+        ]
         self.input_shapes = tuple([getattr(array, "shape", ()) for array in arrays])
         if state.grad_enabled:
             self.needs_grad = tuple(
@@ -208,6 +211,13 @@ class Function:
             for observer in observers:
                 observer.forward(self, inputs, outputs, seconds)
         return outputs if isinstance(result, tuple) else outputs[0]
+
+    def _not_an_array(self, value: Any) -> Any:
+        """Return an input that is no Tensor. Operations take no arrays; a Function of a user's may, as in PyTorch."""
+        is_operation = type(self).__module__.startswith("minires.ops.")
+        if is_operation and hasattr(value, "__array__") and not isinstance(value, np.generic):
+            raise TypeError(f"{self.name}: inputs are Tensors, numbers or None, got {described(value)}")
+        return value
 
     def _record(self, inputs: tuple, outputs: tuple[Tensor, ...], results: tuple) -> None:
         self.edges = tuple([edge_to(x) if needs else None for x, needs in zip(inputs, self.needs_grad, strict=True)])
@@ -322,6 +332,20 @@ class Function:
     def release(self) -> None:
         """Free what was saved: the walk calls this as it passes."""
         self._saved = None if self._saved else ()
+
+
+def described(value: Any) -> str:
+    """Return the type of what should be a Tensor, and how to make one of it."""
+    name = type(value).__name__
+    if isinstance(value, np.ndarray):
+        return f"{name}: pass minires.from_numpy(array)"
+    if is_cuda_array(value):
+        return f"a CuPy {name}: pass minires.Tensor(array)"
+    if type(value).__module__.partition(".")[0] == "torch":
+        return f"torch.{name}: pass minires.from_numpy(tensor.numpy(force=True))"
+    if isinstance(value, (list, tuple, bool, int, float, np.generic)):
+        return f"{name}: pass minires.tensor(...) of it"
+    return name
 
 
 def edge_to(tensor: Tensor) -> Edge | Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+import warnings
 from collections.abc import Callable
 from typing import Annotated
 
@@ -57,8 +58,9 @@ def _options(
 
 
 def main() -> None:
-    """Run the command with the arguments of the process."""
+    """Run the command with the arguments of the process; a warning is one line, as an error is."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal may not have all characters of a name
+    warnings.formatwarning = lambda message, *_, **__: f"minires: warning: {message}\n"
     app()

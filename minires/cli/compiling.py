@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 
 @contextmanager
@@ -20,6 +20,11 @@ def announce_compilation(say: Callable[[str], None], after: float = 1.0) -> Iter
         yield
         return
 
+    def announce() -> None:
+        from minires.kernels.cpu.cache import folder
+
+        say(f"compiling kernels ({'once; they are kept on disk' if folder() else 'they cannot be kept on disk'}) ...")
+
     class Listener(event.Listener):
         """Lets a timer run while something is compiled, with what is left of ``after``."""
 
@@ -31,9 +36,10 @@ def announce_compilation(say: Callable[[str], None], after: float = 1.0) -> Iter
             self.depth += 1
             if self.depth == 1 and self.left > 0:
                 self.begin = time.monotonic()
-                self.timer = threading.Timer(self.left, say, ["compiling kernels (once; they are kept on disk) ..."])
+                self.timer = threading.Timer(self.left, announce)
                 self.timer.daemon = True
-                self.timer.start()
+                with suppress(RuntimeError):  # the system gives no thread
+                    self.timer.start()
 
         def on_end(self, event: object) -> None:
             self.depth -= 1

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import warnings
 from collections.abc import Callable
+from difflib import get_close_matches
 from typing import Any
 
 import typer
@@ -43,6 +45,13 @@ class OneLineUsageErrors(TyperGroup):
 
 def _usage_error(error: Any) -> typer.Exit:
     message = " ".join(error.format_message().split())
+    for wrong in getattr(error.__context__, "errors", list)():  # of Pydantic, which Typer has check values
+        message = message.replace("Value error, ", "").replace("Input should", f"{wrong['input']!r:.50} should")
+    if "unexpected extra argument" in message and error.ctx is not None and error.ctx.info_name == "train":
+        message += ": a checkpoint to go on from is given by --resume"
+    if unknown := re.search(r"'([^']*)' is not one of (.+)\.$", message):
+        near = get_close_matches(unknown[1].lower(), re.findall(r"'([^']+)'", unknown[2]), cutoff=0.5)
+        message = f"{message[:-1]}: did you mean {' or '.join(near)}?" if near else message
     hint = f" (see {error.ctx.command_path} --help)" if error.ctx is not None else ""
     say(f"minires: {message[:1].lower()}{message[1:]}{hint}", err=True)
     return typer.Exit(USAGE_ERROR)

@@ -50,9 +50,10 @@ def train(
     seed: Annotated[
         int | None, typer.Option(min=0, help="Of the weights and the order of images.", show_default="0")
     ] = None,
-    checkpoint: Annotated[
-        bool, typer.Option("--checkpoint", help="Use less memory: compute activations again in the backward pass.")
+    recompute: Annotated[
+        bool, typer.Option("--recompute", help="Use less memory: compute activations again in the backward pass.")
     ] = False,
+    checkpoint: Annotated[bool, typer.Option("--checkpoint", hidden=True)] = False,
     amp: Annotated[
         HalfDtype | None,
         typer.Option(help="Train in mixed precision, on a GPU: convolutions in 16 bits, weights in float32."),
@@ -74,13 +75,16 @@ def train(
     """
     fixed = {
         "data": data, "model": model, "recipe": recipe, "epochs": epochs, "steps": steps, "batch-size": batch_size,
-        "lr": lr, "momentum": momentum, "weight-decay": weight_decay, "seed": seed, "checkpoint": checkpoint or None,
-        "amp": amp,
+        "lr": lr, "momentum": momentum, "weight-decay": weight_decay, "seed": seed, "recompute": recompute or None,
+        "checkpoint": checkpoint or None, "amp": amp,
     }  # fmt: skip
     if resume is not None:
         given = [f"--{name}" for name, value in fixed.items() if value is not None]
         if given:
             raise ValueError(f"{', '.join(given)}: a resumed run keeps its own; leave it out, or start a new run")
+
+    if checkpoint:  # in other commands it names a file
+        typer.echo("minires: --checkpoint is called --recompute now; the old name still works", err=True)
 
     from minires.data import ImageFolder
     from minires.data.datasets.folder import check_images
@@ -107,7 +111,7 @@ def train(
             weight_decay=weight_decay,
         )
         experiment, net, train_set, test_set = plan(
-            str(data_name), root, model_name, chosen, seed or 0, checkpoint, amp and str(amp)
+            str(data_name), root, model_name, chosen, seed or 0, recompute or checkpoint, amp and str(amp)
         )
         log_format = log or LogFormat.CSV
         folder = RunFolder(out, log_format) if out else RunFolder.fresh(f"{data_name}-{model_name}", log_format)

@@ -27,7 +27,10 @@ def warmup(
     ] = DtypeName.FLOAT32,
     debug: Debug = False,
 ) -> None:
-    """Compile all CPU kernels ahead; they are kept on disk, and what is there already is not compiled again."""
+    """Compile all CPU kernels ahead; they are kept on disk, and what is there already is not compiled again.
+
+    The environment variable MINIRES_CACHE_DIR names a folder for them instead of one in the user's cache directory.
+    """
     if importlib.util.find_spec("numba") is None:
         typer.echo("Numba is not installed: nothing to compile, the readable kernels run as they are")
         return
@@ -54,5 +57,5 @@ def warmup(
     now = state()
     typer.echo(
         f"{now.kernels} kernels for {' and '.join(dtypes)} ready in {duration(time.perf_counter() - begin)}, "
-        f"{now.compiled} of them compiled now; kept in {now.folder}"
+        f"{now.compiled} of them compiled now; {f'kept in {now.folder}' if now.folder else 'kept nowhere'}"
     )

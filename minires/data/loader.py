@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -221,22 +222,36 @@ def _rng(entropy: list[int], *stream: int) -> np.random.Generator:
     return np.random.default_rng(np.random.SeedSequence(entropy, spawn_key=stream))
 
 
+class _Workers(ThreadPoolExecutor):
+    """A pool that goes on with fewer threads where the system gives no more."""
+
+    def _adjust_thread_count(self) -> None:
+        try:
+            super()._adjust_thread_count()
+        except RuntimeError:
+            if not self._threads:
+                raise
+            self._max_workers = len(self._threads)
+
+
 def _made_ahead(
     make: _BatchMaker, batches: Iterable[tuple[int, Sequence[int]]], workers: int, ahead: int
 ) -> Iterator[Any]:
     """Yield the batches in order while ``workers`` threads make the next ``ahead`` of them."""
-    pending: deque[Future[Any]] = deque()
-    with ThreadPoolExecutor(workers, thread_name_prefix="minires-loader") as pool:
+    pending: deque[Callable[[], Any]] = deque()
+    with _Workers(workers, thread_name_prefix="minires-loader") as pool:
         try:
             for number, indices in batches:
-                pending.append(pool.submit(make, number, indices))
+                try:
+                    pending.append(pool.submit(make, number, indices).result)
+                except RuntimeError:  # not one thread can be started
+                    pending.append(partial(make, number, indices))
                 if len(pending) > ahead:
-                    yield pending.popleft().result()
+                    yield pending.popleft()()
             while pending:
-                yield pending.popleft().result()
+                yield pending.popleft()()
         finally:  # also where the caller leaves the loop: closing the generator raises GeneratorExit at the yield
-            for future in pending:
-                future.cancel()
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _length(sampler: Iterable[Any]) -> int:

@@ -1,7 +1,8 @@
 """Saving and loading a state dict as safetensors, a format that holds arrays and runs no code.
 
 ``minires.save(model.state_dict(), path)`` and ``model.load_state_dict(minires.load(path))`` read as in PyTorch; other
-programs read the files too. `minires.training.Checkpoint` saves a whole training run.
+programs read the files too. `minires.training.Checkpoint` saves a whole training run, and
+`minires.training.load_model` makes the trained model of one.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """ResNets for ImageNet-sized images, with torchvision's names, shapes and parameter counts.
 
 He et al. 2015, "Deep Residual Learning for Image Recognition", table 1; Xie et al. 2017 (ResNeXt); Zagoruyko and
-Komodakis 2016 (wide ResNets). The builders take ``weights=None`` too, as torchvision's do.
+Komodakis 2016 (wide ResNets). The builders take ``weights=None``, ``pretrained=False`` and ``progress`` too, as
+torchvision's do.
 """
 
 from __future__ import annotations
@@ -106,20 +107,20 @@ def initialize(net: Module, zero_init_residual: bool) -> None:
 
 
 def untrained(options: dict[str, Any]) -> dict[str, Any]:
-    """Return the options of a builder without ``weights``, which torchvision's builders have and which must be None.
+    """Return the options of a builder without those of torchvision's that concern trained weights.
 
     Raises
     ------
     ValueError
-        If weights are asked for.
+        If weights are asked for, by ``weights`` or ``pretrained``.
     """
-    weights = options.get("weights")
-    if weights is not None:
-        raise ValueError(
-            f"weights must be None, got {weights!r}: minires downloads nothing; build the model without, then give it "
-            "weights of your own with load_state_dict"
-        )
-    return {name: value for name, value in options.items() if name != "weights"}
+    for name, none in (("weights", None), ("pretrained", False)):
+        if options.get(name):
+            raise ValueError(
+                f"{name} must be {none}, got {options[name]!r}: minires downloads nothing; build the model without, "
+                "then give it weights of your own with load_state_dict"
+            )
+    return {name: value for name, value in options.items() if name not in ("weights", "pretrained", "progress")}
 
 
 def resnet18(**options: Any) -> ResNet:

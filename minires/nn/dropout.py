@@ -6,6 +6,7 @@ from minires.autograd import Tensor
 from minires.autograd.creation import ones
 from minires.nn import functional as F
 from minires.nn.module import Module
+from minires.ops.argument_types import takes_tensors
 from minires.ops.geometry import as_batch
 
 
@@ -46,6 +47,7 @@ class Dropout2d(Dropout):
         If p is not between 0 and 1.
     """
 
+    @takes_tensors
     def forward(self, input: Tensor) -> Tensor:
         """Drop channels of ``input`` in training; return it as it is in evaluation."""
         as_batch("Dropout2d", input)  # refuses other shapes

@@ -11,6 +11,7 @@ from minires.nn import functional as F
 from minires.nn import init
 from minires.nn.module import Module, Parameter
 from minires.ops.geometry import checked_int
+from minires.ops.shape import flatten
 
 
 class Linear(Module):
@@ -72,7 +73,7 @@ class Flatten(Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """Flatten ``input``."""
-        return input.flatten(self.start_dim, self.end_dim)
+        return flatten(input, self.start_dim, self.end_dim)
 
     def extra_repr(self) -> str:
         """Return the layer's options."""

@@ -9,9 +9,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minires.autograd import Hooks, RemovableHandle, Tensor, no_grad
-from minires.device import Device, as_device, is_cuda_array, to_device
+from minires.device import as_device, is_cuda_array, to_device
 from minires.dtypes import is_floating
 from minires.nn.backward_hooks import BackwardWatch
+from minires.ops.cast import destination
+
+MOST, LONGEST = 6, 600  # lines of a list in an error, and characters of a line
 
 
 class Parameter(Tensor):
@@ -307,13 +310,14 @@ class Module:
         """Copy values by name into the parameters and buffers. On any error, nothing is changed.
 
         A value is a Tensor, a NumPy or CuPy array, or anything that NumPy makes an array of by its ``__array__``: so
-        the state dict of a PyTorch model loads as it is.
+        the state dict of a PyTorch model loads as it is. A checkpoint of ``minires train`` holds more than a model; it
+        is loaded by `minires.training.load_model`.
 
         Raises
         ------
         RuntimeError
             If shapes differ or a value is none of these, or, unless ``strict`` is false, if names are missing or
-            unexpected; all are listed.
+            unexpected; the first of them are named.
         TypeError
             If ``state_dict`` is no mapping.
         """
@@ -326,10 +330,20 @@ class Module:
         unexpected = [name for name in state_dict if name not in own]
         shared: dict[str, Tensor] = {}
         problems = []
-        if strict and missing:
-            problems.append(f"missing: {', '.join(missing)}")
-        if strict and unexpected:
-            problems.append(f"unexpected: {', '.join(unexpected)}")
+        prefix = _prefix(missing, unexpected)
+        if strict and prefix is not None:
+            remedy = "load a checkpoint of minires train with minires.training.load_model(path)"
+            problems.append(
+                f"its names begin with {prefix!r}: {remedy if prefix == 'model.' else 'take that off them'}"
+            )
+        elif strict:
+            lists = {"missing": missing, "unexpected": unexpected}
+            problems += [f"{kind}: {_few(names, ', ')}" for kind, names in lists.items() if names]
+            problems += [
+                f"{name} is a dict itself: load that one"
+                for name in unexpected
+                if isinstance(state_dict[name], Mapping)
+            ]
         for name in own:
             if name not in state_dict:
                 continue
@@ -342,7 +356,7 @@ class Module:
                 problems.append(f"{name} has shape {value.shape}, this model needs {own[name].shape}")
             shared[name] = value
         if problems:
-            listed = "\n  ".join(problems)
+            listed = _few(problems, "\n  ")
             raise RuntimeError(f"the state does not fit {type(self).__name__}:\n  {listed}")
         with no_grad():
             for name, value in shared.items():
@@ -395,28 +409,26 @@ class Module:
     def to(self, *target: Any, device: Any = None, dtype: Any = None) -> Module:
         """Move every parameter and buffer to a device, floating-point ones also to a dtype, in place.
 
+        Both are given by position or name; a Tensor as target lends both of its own.
+
         Raises
         ------
-        TypeError
-            If the dtype is not a floating-point one.
+        TypeError, ValueError
+            If a target is neither a device, a dtype nor a Tensor, or the dtype is not a floating-point one.
         RuntimeError
             If the device is not there.
         """
-        for argument in target:
-            if isinstance(argument, Device) or (isinstance(argument, str) and argument.startswith(("cpu", "cuda"))):
-                device = argument
-            else:
-                dtype = argument
+        device, dtype = destination(target, device, dtype)
         if dtype is not None and not is_floating(np.dtype(dtype)):
             raise TypeError(f"a module's parameters are floating-point numbers, they cannot become {np.dtype(dtype)}")
-        destination = None if device is None else as_device(device)
+        new_device = None if device is None else as_device(device)
 
         def moved(tensor: Tensor) -> Tensor:
             array = tensor.array
             if dtype is not None and tensor.is_floating_point():
                 array = array.astype(dtype, order="K", copy=False)
-            if destination is not None:
-                array = to_device(array, destination)
+            if new_device is not None:
+                array = to_device(array, new_device)
             return tensor if array is tensor.array else Tensor(array)
 
         for module in self.modules():
@@ -497,6 +509,22 @@ def _state_value(value: Any) -> Tensor:
     if array.dtype.kind not in "biuf":
         raise TypeError(f"is a {kind} of {array.dtype}: convert it to an array of numbers first")
     return Tensor(array)
+
+
+def _prefix(missing: list[str], unexpected: list[str]) -> str | None:
+    """Return the prefix under which most of the missing names are there; None if there is none."""
+    names = set(unexpected)
+    for name in map(str, unexpected if missing else ()):
+        prefix = name.removesuffix(missing[0])
+        if prefix != name and 2 * sum(prefix + each in names for each in missing) > len(missing):
+            return prefix
+    return None
+
+
+def _few(lines: list[str], separator: str) -> str:
+    """Join the first lines, shortened, and say how many more there are."""
+    shown = [line if len(line) <= LONGEST else f"{line[:LONGEST]}..." for line in map(str, lines[:MOST])]
+    return separator.join(shown if len(lines) <= MOST else [*shown, f"and {len(lines) - MOST} more"])
 
 
 def _join(prefix: str, name: str) -> str:

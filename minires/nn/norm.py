@@ -8,6 +8,7 @@ from minires.autograd import Tensor, is_recomputing
 from minires.autograd.creation import DeviceLike, ones, tensor, zeros
 from minires.nn import functional as F
 from minires.nn.module import Module, Parameter
+from minires.ops.argument_types import takes_tensors
 from minires.ops.geometry import checked_int
 
 
@@ -40,6 +41,7 @@ class _BatchNorm(Module):
         self.register_buffer("running_var", ones(num_features, **where) if track_running_stats else None)
         self.register_buffer("num_batches_tracked", tensor(0, device=device) if track_running_stats else None)
 
+    @takes_tensors
     def forward(self, input: Tensor, residual: Tensor | None = None, activation: str | None = None) -> Tensor:
         """Normalise ``input``; ``residual`` and ``activation`` are added to the same pass over memory."""
         if input.ndim not in self._axes:

@@ -9,6 +9,7 @@ import numpy as np
 
 from minires.autograd import Tensor, no_grad
 from minires.autograd.creation import get_default_dtype
+from minires.autograd.function import described
 from minires.device import Array, array_module, is_cuda_array
 from minires.dtypes import wide_dtype
 from minires.ops.squares import are_in_range, power_of_two
@@ -83,6 +84,9 @@ def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float) -
 
 def _gradients(parameters: Tensor | Iterable[Tensor]) -> list[Tensor]:
     tensors = [parameters] if isinstance(parameters, Tensor) else list(parameters)
+    for tensor in tensors:
+        if not isinstance(tensor, Tensor):
+            raise TypeError(f"gradients are clipped of Tensors, got {described(tensor)}")
     return [tensor.grad for tensor in tensors if tensor.grad is not None]
 
 

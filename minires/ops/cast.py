@@ -93,7 +93,22 @@ def to(
     TypeError, ValueError
         If a target is neither a device, a dtype nor a Tensor.
     """
-    for argument in target if tensor is None else (*target, tensor):
+    device, dtype = destination(target if tensor is None else (*target, tensor), device, dtype)
+    result = input if dtype is None else cast(input, dtype)
+    if device is not None and as_device(device) != result.device:
+        result = ToDevice(as_device(device))(result)
+    return result.clone() if copy and result is input else result
+
+
+def destination(target: tuple, device: Any, dtype: Any) -> tuple[Any, Any]:
+    """Return the device and the dtype that the arguments of a ``to`` name, by position or by name; None if none does.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a target is neither a device, a dtype nor a Tensor.
+    """
+    for argument in target:
         if isinstance(argument, Tensor):
             device, dtype = argument.device, argument.dtype
         elif isinstance(argument, Device) or (isinstance(argument, str) and argument.startswith(("cpu", "cuda"))):
@@ -101,11 +116,15 @@ def to(
         elif isinstance(argument, bool) or argument is None:
             raise TypeError(f"to: {argument} is neither a device nor a dtype: pass non_blocking and copy by name")
         else:
-            dtype = np.dtype(argument)
-    result = input if dtype is None else cast(input, dtype)
-    if device is not None and as_device(device) != result.device:
-        result = ToDevice(as_device(device))(result)
-    return result.clone() if copy and result is input else result
+            try:
+                dtype = np.dtype(argument)
+            except TypeError:
+                kind = ValueError if isinstance(argument, str) else TypeError
+                raise kind(
+                    f'to: {argument!r} is neither a device ("cpu", "cuda" or "cuda:0", "cuda:1", ...) nor a dtype '
+                    "(minires.float32, minires.float16, ...)"
+                ) from None
+    return device, dtype
 
 
 def type_(input: Tensor, dtype: Any = None, non_blocking: bool = False) -> Any:

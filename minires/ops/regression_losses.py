@@ -63,7 +63,7 @@ def _operands(name: str, input: Tensor, target: Tensor, reduction: str) -> tuple
         warnings.warn(
             f"{name}: the target's shape {target.shape} differs from the input's {input.shape} and is broadcast, which "
             "is rarely what is meant: reshape one of them",
-            stacklevel=4,
+            stacklevel=5,
         )
     a, b = matched(name, input, target)
     shape = np.broadcast_shapes(a.shape, b.shape)

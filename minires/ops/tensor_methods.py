@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from inspect import isfunction
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from minires.ops import (
     sorting,
     where,
 )
+from minires.ops.argument_types import takes_tensors, tensor_parameters
 
 
 def _comparison_operator(compare: Callable[[Any, Any], Tensor]) -> Callable[[Any, Any], Any]:
@@ -173,8 +175,10 @@ class TensorMethods:
 
 
 def install() -> None:
-    """Copy the methods to Tensor."""
+    """Copy the methods to Tensor; those that take other Tensors say so if they get something else."""
     for name, value in vars(TensorMethods).items():
+        if isfunction(value) and len(tensor_parameters(value)) > 1:
+            value = takes_tensors(value)
         if (callable(value) or isinstance(value, property)) and name not in _OF_EVERY_CLASS:
             setattr(Tensor, name, value)
 

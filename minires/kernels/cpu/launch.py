@@ -1,8 +1,8 @@
 """How a compiled kernel is declared, and how its work is shared among threads.
 
 A kernel is a module-level function `f(start, stop, *arguments)` that does items `start` to `stop` of its work. It is
-compiled at its first call, in a second or so, and kept on disk beside its source. It releases the interpreter lock:
-`launch` cuts the items into one span a thread, and the threads of a `team` do theirs beside the caller. Kernels take
+compiled at its first call, in a second or so, and kept on disk (`cache`). It releases the interpreter lock: `launch`
+cuts the items into one span a thread, and the threads of a `team` do theirs beside the caller. Kernels take
 C-contiguous arrays only, so that there is one compiled version for each dtype; what is read-only or misaligned becomes
 such an array in `launch`.
 
@@ -15,26 +15,22 @@ from __future__ import annotations
 import atexit
 import os
 import threading
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache
-from pathlib import Path
 from types import FunctionType
 from typing import Any
 
-import numba
 import numpy as np
 
 from minires.device import Array
-from minires.kernels.cpu import team as team_module
+from minires.kernels.cpu.cache import compiler
 from minires.kernels.cpu.memory import empty
 from minires.kernels.cpu.team import WANTED, Team, copy_job, make_job, share_job
 from minires.kernels.threads import get_num_threads
 
 # `reassoc` lets sums run in vector lanes and `contract` allows fused multiply-add. The flags that assume away NaN and
 # Inf stay off: a diverging network must look the same here as in the reference.
-kernel = numba.njit(nogil=True, cache=True, fastmath={"reassoc", "contract"}, error_model="numpy")
+kernel = compiler(fastmath={"reassoc", "contract"}, error_model="numpy")
 
 RUN_NOW = 0  # no address: a job is not to be put anywhere
 SERIAL_WORK = 1 << 15  # numbers touched; below that, handing over costs more than it saves
@@ -158,24 +154,15 @@ def _run_spans(boards, items, place, *arguments):
 launchers: dict[Any, Any] = {}
 
 
-@cache
-def _checksum() -> str:
-    """Return what tells versions of this file and of `team` apart: a launcher on disk has code from both in it."""
-    return f"{zlib.crc32(b''.join(Path(file).read_bytes() for file in (__file__, team_module.__file__))):08x}"
-
-
 def _launcher(kernel: Any) -> Any:
-    """Return `_run_spans` for a kernel, compiled and kept on disk under its name and beside it."""
+    """Return `_run_spans` for a kernel, compiled and kept on disk under its name."""
     if kernel in launchers:
         return launchers[kernel]
     function = kernel.py_func
-    code = _run_spans.__code__.replace(
-        co_filename=function.__code__.co_filename, co_firstlineno=function.__code__.co_firstlineno
-    )
-    launcher = FunctionType(code, {**globals(), "launched_kernel": kernel}, f"{function.__name__}_spans")
-    launcher.__qualname__ = f"{function.__qualname__}_spans_{_checksum()}"
+    launcher = FunctionType(_run_spans.__code__, {**globals(), "launched_kernel": kernel}, f"{function.__name__}_spans")
+    launcher.__qualname__ = f"{function.__qualname__}_spans"
     launcher.__module__ = function.__module__
-    launchers[kernel] = numba.njit(nogil=True, cache=True)(launcher)
+    launchers[kernel] = compiler()(launcher)
     return launchers[kernel]
 
 
@@ -184,9 +171,9 @@ _team_lock = threading.RLock()
 
 
 def _team_of(size: int) -> Team:
-    """Return a team of ``size`` helpers or more; the caller has the lock."""
+    """Return a team of ``size`` helpers or more, fewer if the system gives fewer; the caller has the lock."""
     global _team
-    if _team is None or len(_team.helpers) < size:
+    if _team is None or _team.size < size:
         if _team is not None:
             _team.end()
         _team = Team(size)

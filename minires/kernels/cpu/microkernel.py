@@ -15,13 +15,12 @@ A is never copied into a matrix. The block finds its numbers through a table of 
     multiply_depth   the table gives where each step of depth lies; rows are neighbouring channels there:
                      the weight gradient, whose depth is output pixels
 
-Both take arrays and offsets counted in numbers, and trust them. Numba keys its disk cache by the source file of the
-compiled function that calls these: after a change here, touch those files too.
+Both take arrays and offsets counted in numbers, and trust them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import combinations
 from typing import Any
 
@@ -359,7 +358,7 @@ def tile_transform(matrix: np.ndarray) -> Any:
     return transform
 
 
-def _matrix_product(builder: Any, matrix: np.ndarray, inputs: Sequence[Any]) -> list[Any]:
+def _matrix_product(builder: Any, matrix: np.ndarray, inputs: Iterable[Any]) -> list[Any]:
     """Return matrix @ inputs, for vectors.
 
     Of two columns that differ in signs only, the sum and the difference of their inputs are made once; of two such

@@ -7,15 +7,16 @@ from functools import lru_cache
 from math import sqrt
 
 import numpy as np
-from numba import carray, njit, types
+from numba import carray, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
 from minires.device import Array
+from minires.kernels.cpu.cache import compiler
 from minires.kernels.cpu.launch import launch
 
 # Multiplications are not fused with additions: the same bits as the optimizers' array code. Memory is what takes time.
-exact_kernel = njit(nogil=True, cache=True, error_model="numpy")
+exact_kernel = compiler(error_model="numpy")
 
 CHUNK = 1 << 14  # elements that are worked off together
 

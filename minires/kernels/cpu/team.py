@@ -16,17 +16,18 @@ from __future__ import annotations
 
 import os
 import threading
+import warnings
 
-import numba
 import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from minires.kernels.cpu.cache import compiler
 from minires.kernels.cpu.memory import zeros
 
-compiled = numba.njit(nogil=True, cache=True)
+compiled = compiler()
 
 # Places on a board. What the caller writes, what both write and what the helper writes lie on cache lines of their own.
 RUN, JOB, START, STOP, POSTED, WANTED, CLAIMED, DONE, FAILED = 0, 1, 2, 3, 4, 5, 8, 16, 17
@@ -255,12 +256,25 @@ class Helper:
 
 
 class Team:
-    """Helpers and their boards (helpers, PLACES)."""
+    """Helpers and their boards (helpers, PLACES): as many as ``size``, or as the system gives threads."""
 
     def __init__(self, size: int) -> None:
-        self.boards = zeros((size, PLACES), np.dtype(np.int64))
-        serve(self.boards[0], 0)  # compiled before there are helpers: a fork while one compiles would copy a held lock
-        self.helpers = [Helper(board) for board in self.boards]
+        self.size = size
+        self.helpers: list[Helper] = []
+        boards = zeros((size, PLACES), np.dtype(np.int64))
+        serve(boards[0], 0)  # compiled before there are helpers: a fork while one compiles would copy a held lock
+        for board in boards:
+            try:
+                self.helpers.append(Helper(board))
+            except RuntimeError as error:
+                warnings.warn(
+                    f"{error}: kernels run on {len(self.helpers) + 1} of the {size + 1} threads asked for; "
+                    "`ulimit -u` or the container limits threads, minires.set_num_threads asks for fewer",
+                    RuntimeWarning,
+                    stacklevel=2,
+                )
+                break
+        self.boards = boards[: len(self.helpers)]
 
     def end(self) -> None:
         """End all threads."""

@@ -6,10 +6,10 @@ through the public functions, as ops do.
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from numba.core.dispatcher import Dispatcher
 
 from minires.kernels import cpu
 from minires.kernels.algorithm import conv_algorithm
-from minires.kernels.cpu import launch, team
+from minires.kernels.cpu import cache, launch, team
 from minires.kernels.geometry import Conv2dGeometry, Pool2dGeometry
 
 PADDED = ((1, 1), (1, 1))
@@ -32,11 +32,11 @@ GEOMETRIES = {
 
 @dataclass(frozen=True)
 class State:
-    """What there is of compiled kernels: how many, how many of them this process has compiled, and where they lie."""
+    """What there is of compiled kernels: how many, how many of them this process has compiled, and their folder."""
 
     kernels: int
     compiled: int
-    folder: str
+    folder: Path | None
 
 
 def warm_up(dtype: Any) -> Iterator[str]:
@@ -50,8 +50,7 @@ def state() -> State:
     """Return what this process has of compiled kernels."""
     found = kernels()
     compiled = sum(bool(kernel.stats.cache_misses) for kernel in found)
-    folders = [kernel.stats.cache_path for kernel in found if kernel.stats.cache_path]
-    return State(len(found), compiled, os.path.commonpath(folders))
+    return State(len(found), compiled, cache.folder())
 
 
 def kernels() -> list[Dispatcher]:
