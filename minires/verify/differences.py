@@ -123,7 +123,9 @@ def differentiate(
         if is_first_table and all(branches == start[1] for _, branches in (*far, *near)):
             values = np.stack([values for values, _ in (*far, *near)])
             rests = (values == start[0]).all(axis=0)
-            slope, doubt = _straight(start[0], values, (h, -h, least, -least), np.where(rests, still, noise), resolution)
+            slope, doubt = _straight(
+                start[0], values, (h, -h, least, -least), np.where(rests, still, noise), resolution
+            )
             if np.isfinite(slope).all() and (doubt <= _wanted(slope, natural)).all():
                 return Derivative(slope, doubt, kink, crossed, evaluations, h)
         pairs = [far, *((f(h / 2**k), f(-h / 2**k)) for k in range(1, levels - 1)), near]

@@ -128,7 +128,7 @@ class FullCheck:
 
     def _is_rough(self, point: np.ndarray, x: Variable) -> bool:
         """Look whether outputs move in steps if this input does, and remember it."""
-        found = roughness_at(self.subject, point, self.scales, self.rng, x)
+        found = roughness_at(self.subject, point, self.scales, self.rng, x, self.noise)
         self.roughness[x.name] = found
         self.evaluations += found.evaluations
         return bool(found.noise.any())
@@ -213,6 +213,7 @@ class FullCheck:
         start = self.subject.value(point)
         analytical = np.stack([np.zeros(self.n), *self.subject.pull_back(point, np.eye(self.m))])[1:]
         noise = noise_at(self.subject, point, self.scales, self.rng, start[0])
+        self.noise = noise
         self.evaluations += 19
         entries = self._differences(point, columns, start, noise, analytical)
         entries.crossed[:] = False
@@ -408,13 +409,14 @@ def noise_at(
 
 
 def roughness_at(
-    subject: Subject, point: np.ndarray, scales: np.ndarray, rng: np.random.Generator, x: Variable
+    subject: Subject, point: np.ndarray, scales: np.ndarray, rng: np.random.Generator, x: Variable, noise: np.ndarray
 ) -> Roughness:
-    """Look for steps in the outputs while ``x`` moves in a random direction."""
+    """Look for steps in the outputs, which are off by ``noise`` beside them, while ``x`` moves in a random direction."""
     direction = np.zeros(point.size)
     direction[x.part] = rng.standard_normal(x.size) * own_sizes(point, scales)[x.part]
     start = subject.value(point)
-    return find_roughness(lambda t: subject.value(point + t * direction), start, subject.resolution)
+    rounding = subject.resolution * sizes(subject, start[0], noise)
+    return find_roughness(lambda t: subject.value(point + t * direction), start, rounding)
 
 
 def rough_values(subject: Subject, y: Variable, rows: np.ndarray, found: Roughness | None) -> tuple[Diagnosis, ...]:

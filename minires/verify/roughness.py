@@ -34,12 +34,15 @@ class Roughness:
     evaluations: int
 
 
-def find_roughness(f: Path, start: tuple[np.ndarray, bytes], resolution: np.ndarray) -> Roughness:
-    """Look at f(t) around 0, where its value and branches are ``start``, at distances from 2^-30 on."""
+def find_roughness(f: Path, start: tuple[np.ndarray, bytes], rounding: np.ndarray) -> Roughness:
+    """Look at f(t) around 0, where its value and branches are ``start``, at distances from 2^-30 on.
+
+    ``rounding`` (m,) is what float64 can be off by.
+    """
     m = start[0].size
     noise, step, smooth, moved = np.zeros(m), np.full(m, np.inf), np.zeros(m, bool), np.zeros(m, bool)
     stairs = np.zeros((2, m), bool)
-    finest = LEAST * resolution * np.abs(start[0])
+    finest = LEAST * rounding
     before: list[tuple[np.ndarray, np.ndarray]] | None = None
     evaluations = 0
     for distance in (*DISTANCES, *FAR):
@@ -52,7 +55,7 @@ def find_roughness(f: Path, start: tuple[np.ndarray, bytes], resolution: np.ndar
             values = np.stack([value for value, _ in pairs])
             on_branch = all(branches == start[1] for _, branches in pairs)
             low, high = (_noise(values, order) for order in ORDERS)
-            heard = low > LEAST * resolution * np.abs(values).max(axis=0)
+            heard = low > np.maximum(finest, LEAST * np.finfo(np.float64).eps * np.abs(values).max(axis=0))
             usable = np.isfinite(low) & heard & on_branch
             sides.append((low, usable & (high >= WHITE * low)))
             is_smooth &= usable & (high < WHITE * low)
