@@ -26,6 +26,7 @@ from math import factorial
 
 import numpy as np
 
+EPSILON = float(np.finfo(np.float64).eps)
 LEVELS = 4
 SHRINK = 1 / 16  # from one table to the next
 TABLES = 9  # down to steps of 1e-10 of the first
@@ -36,6 +37,7 @@ SAFETY = 10.0  # uncertainties are estimates: a difference counts beyond so many
 ENOUGH = 1e-12  # the same as a part of the values over the steps, where the derivative itself is smaller
 KINK = 1e-6  # one-sided derivatives that differ by less, as a part of the larger, are not told apart
 DROWNED = 1e-12  # slopes that rounding may feign before the first step grows
+STEEPER = 1.15  # slopes to a point 256 times nearer grow at least by this factor if they grow without end
 REACH = 1.0  # how far it may grow
 
 Path = Callable[[float], tuple[np.ndarray, bytes]]  # t -> (f(t), which branches were taken)
@@ -78,7 +80,7 @@ def differentiate(
     tables: int = TABLES,
     reach: float = 0.0,
     natural: np.ndarray | float = 0.0,
-    resolution: np.ndarray | float = np.finfo(np.float64).eps,
+    resolution: np.ndarray | float = EPSILON,
     origin: float | None = None,
     rough: np.ndarray | float = 0.0,
 ) -> Derivative:
@@ -162,6 +164,22 @@ def estimate_noise(f: Path, start: np.ndarray, step: float, resolution: np.ndarr
     noise = np.sqrt(factor * np.mean(amplified**2, axis=0))
     noise = np.where(np.isfinite(noise), noise, 0.0)
     return np.maximum(noise, resolution * np.abs(start))
+
+
+def steepness(f: Path, start: np.ndarray, noise: np.ndarray, size: float) -> np.ndarray:
+    """Return (m,) 1 or -1 where f(t) has the slope inf or -inf at 0, on one side at least, and 0 elsewhere.
+
+    Slopes to points nearer and nearer grow without end, as those of sqrt(t) and t log(t) do.
+    """
+    found = np.zeros(start.size)
+    for sign in (1.0, -1.0):
+        steps = sign * size * 2.0 ** -np.array([8.0, 16.0, 24.0, 32.0])
+        moves = np.stack([f(t)[0] - start for t in steps])
+        slopes = moves / steps[:, None]
+        grows = (np.abs(slopes[1:]) >= STEEPER * np.abs(slopes[:-1])).all(axis=0)
+        grows &= (np.abs(moves) > SAFETY * noise).all(axis=0) & (np.ptp(np.sign(slopes), axis=0) == 0)
+        found = np.where((found == 0) & grows, np.sign(slopes[0]), found)
+    return found
 
 
 def _rests(f: Path, start: tuple[np.ndarray, bytes], step: float) -> bool:

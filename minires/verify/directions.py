@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from minires.verify.differences import FIRST_STEP, REACH, SAFETY, differentiate
+from minires.verify.differences import FIRST_STEP, REACH, SAFETY, differentiate, steepness
 from minires.verify.jacobian import (
     CAREFUL,
     NUDGE,
@@ -50,7 +50,10 @@ class Slopes:
 
 
 class DirectionCheck:
-    """Compares derivatives along random directions; ``drawn``, ``redrawn``, ``nudged`` and ``evaluations`` count the effort."""
+    """Compares derivatives along random directions.
+
+    ``drawn``, ``redrawn``, ``nudged`` and ``evaluations`` count the effort.
+    """
 
     def __init__(self, subject: Subject, tolerance: Tolerance, rng: np.random.Generator, step: float | None):
         self.subject, self.tolerance, self.rng, self.step = subject, tolerance, rng, step
@@ -65,9 +68,8 @@ class DirectionCheck:
         slopes = self._compare(point, x)
         self.drawn += 1
         if slopes.verdicts.any() and self.roughness[x.name] is None:
-            found = roughness_at(
-                self.subject, point, self.scales, self.rng, x, self._noise(point, self.subject.value(point)[0])
-            )
+            noise = self._noise(point, self.subject.value(point)[0])
+            found = roughness_at(self.subject, point, self.scales, self.rng, x, noise)
             self.roughness[x.name] = found
             self.evaluations += found.evaluations
             if found.noise.any():
@@ -122,7 +124,7 @@ class DirectionCheck:
         return direction / max(float(np.abs(direction).max(initial=0.0)), 1e-300), weights, gradients
 
     def _reach(self, slopes: np.ndarray, own: np.ndarray, x: Variable) -> np.ndarray:
-        """Return how far to move each element, so that what all outputs of ``slopes`` (outputs, n) claim is about alike."""
+        """Return how far to move each element, so that ``slopes`` (outputs, n) claim about the same of all."""
         most = np.maximum(own, self.scales[x.part])
         # Of an element without a claim nothing tells which of its two sizes is the right one.
         either = np.where(self.rng.random(x.size) < 0.5, own, most)
@@ -174,11 +176,14 @@ class DirectionCheck:
         found = differentiate(path, sums, noise, step, reach=REACH if self.step is None else 0.0, **options)
         self.evaluations += found.evaluations
 
+        steep = np.zeros(len(outputs))
+        if np.isinf(analytical).any():
+            steep = steepness(path, sums[0], noise, size)
+
         def verdicts(uncertainty: np.ndarray) -> np.ndarray:
             summed = np.where(np.isfinite(typical), typical, 0.0)
-            return judge(
-                analytical, found.value, uncertainty, found.kink, found.crossed, summed, natural, self.tolerance
-            )
+            sides = analytical, found.value, uncertainty, found.kink, found.crossed
+            return judge(*sides, summed, natural, self.tolerance, steep)
 
         judged, uncertainty = verdicts(found.uncertainty), found.uncertainty
         if (judged == DIFFERENT).any():  # lest it be an accident of these steps
@@ -189,7 +194,7 @@ class DirectionCheck:
             judged = verdicts(uncertainty)
         if (judged == DIFFERENT).any():  # or rounding of the backward pass
             rounding = backward_noise(subject, point, self._cotangents(weights), self.scales, self.rng)
-            uncertainty = uncertainty + np.linalg.norm(rounding * direction, axis=1)
+            uncertainty = uncertainty + np.linalg.norm(rounding[:, x.part] * direction[x.part], axis=1)
             judged = verdicts(uncertainty)
         return Slopes(analytical, found.value, uncertainty, judged)
 

@@ -15,7 +15,7 @@ from minires.verify.directions import check_directions
 from minires.verify.jacobian import FullCheck, element_scales
 from minires.verify.pairs import PairSubject
 from minires.verify.result import GradcheckError, Result
-from minires.verify.subject import Subject, Variable
+from minires.verify.subject import Subject, Variable, kind_of
 from minires.verify.tensors import TensorSubject, check_own_dtype
 from minires.verify.verdict import Tolerance, Verdict
 
@@ -235,7 +235,14 @@ def check(
 def _arguments(given: Any, caller: str) -> tuple[Any, ...]:
     if isinstance(given, Tensor):
         return (given,)
-    if not isinstance(given, (tuple, list)):
+    arguments = given if isinstance(given, (tuple, list)) else [given]
+    foreign = next((kind for kind in map(kind_of, arguments) if kind.endswith(".Tensor")), None)
+    if foreign is not None:
+        raise ValueError(
+            f"{caller}: give Tensors of minires, not {foreign}: "
+            "minires.tensor(x.detach().cpu().numpy()).requires_grad_() makes one"
+        )
+    if arguments is not given:
         raise ValueError(f"{caller}: give a Tensor or a tuple of them, not {type(given).__name__}")
     return tuple(given)
 

@@ -14,8 +14,10 @@ from minires.verify.differences import (
     REACH,
     SAFETY,
     Derivative,
+    Path,
     differentiate,
     estimate_noise,
+    steepness,
 )
 from minires.verify.result import Block, Diagnosis, Entry
 from minires.verify.roughness import Roughness, describe, find_roughness
@@ -56,6 +58,7 @@ class Entries:
     kink: np.ndarray
     crossed: np.ndarray
     natural: np.ndarray
+    steepness: np.ndarray
 
     def replace(self, where: Any, other: Entries) -> None:
         """Take the entries at ``where``, an index into (m, n), from another."""
@@ -237,7 +240,7 @@ class FullCheck:
         return entries, verdicts
 
     def _may_be_rounding(self, entries: Entries) -> np.ndarray:
-        """Where both sides are so close, beside the largest of their block, that it is worth while to measure rounding."""
+        """Where both sides are so close, beside the largest of their block, that rounding is worth measuring."""
         near = np.zeros((self.m, self.n), bool)
         for y in self.subject.outputs:
             for x in self.subject.inputs:
@@ -257,15 +260,32 @@ class FullCheck:
         shape = (self.m, self.n)
         natural = sizes(self.subject, start[0], noise)[:, None] / self.scales
         entries = Entries(
-            analytical, np.zeros(shape), np.full(shape, np.inf), np.zeros(shape, bool), np.zeros(shape, bool), natural
+            analytical,
+            np.zeros(shape),
+            np.full(shape, np.inf),
+            np.zeros(shape, bool),
+            np.zeros(shape, bool),
+            natural,
+            np.zeros(shape),
         )
         roughs = np.concatenate([np.tile(self._rough(x), (x.size, 1)) for x in self.subject.inputs])
         for column in columns:
             found = self._differentiate(point, column, start, noise, natural[:, column], roughs[column], careful)
             entries.value[:, column], entries.uncertainty[:, column] = found.value, found.uncertainty
             entries.kink[:, column], entries.crossed[:, column] = found.kink, found.crossed
+            if np.isinf(analytical[:, column]).any():
+                along = self._along(point, column)
+                entries.steepness[:, column] = steepness(along, start[0], noise, self.scales[column])
             self.evaluations += found.evaluations
         return entries
+
+    def _along(self, point: np.ndarray, column: int) -> Path:
+        def along(t: float) -> tuple[np.ndarray, bytes]:
+            moved = point.copy()
+            moved[column] += t
+            return self.subject.value(moved)
+
+        return along
 
     def _differentiate(
         self,
@@ -282,15 +302,10 @@ class FullCheck:
         log(x) at 1e-12 asks for the latter, exp(x) for the former: of each output, the more certain is taken.
         """
 
-        def along(t: float) -> tuple[np.ndarray, bytes]:
-            moved = point.copy()
-            moved[column] += t
-            return self.subject.value(moved)
-
         def by(step: float, reach: float) -> Derivative:
             step *= CAREFUL if careful else 1.0
             return differentiate(
-                along,
+                self._along(point, column),
                 start,
                 np.maximum(noise, rough),
                 step,
@@ -322,6 +337,7 @@ class FullCheck:
             0.0,
             entries.natural,
             self.tolerance,
+            entries.steepness,
         )
 
     def _nudge(self, point: np.ndarray) -> np.ndarray | None:
@@ -411,7 +427,7 @@ def noise_at(
 def roughness_at(
     subject: Subject, point: np.ndarray, scales: np.ndarray, rng: np.random.Generator, x: Variable, noise: np.ndarray
 ) -> Roughness:
-    """Look for steps in the outputs, which are off by ``noise`` beside them, while ``x`` moves in a random direction."""
+    """Look for steps in the outputs, beyond their ``noise``, while ``x`` moves in a random direction."""
     direction = np.zeros(point.size)
     direction[x.part] = rng.standard_normal(x.size) * own_sizes(point, scales)[x.part]
     start = subject.value(point)

@@ -1,7 +1,7 @@
 """Whether values move in steps: those of a function that computes in float32 inside, or cancels large numbers.
 
-Over distances much smaller than a step such a function rests or jumps, over larger ones every value is off by up to half
-a step. So differences of high order (see `differences.estimate_noise`) have the same size over a wide range of
+Over distances much smaller than a step such a function rests or jumps, over larger ones every value is off by up to
+half a step. So differences of high order (see `differences.estimate_noise`) have the same size over a wide range of
 distances; those of a smooth function fall with the distance, below where it oscillates, and those of a kink too. A jump
 lies on one side of the point, so both sides are looked at.
 """
@@ -72,7 +72,7 @@ def find_roughness(f: Path, start: tuple[np.ndarray, bytes], rounding: np.ndarra
             largest = np.maximum.reduce([low for low, _ in (*sides, *before)])
             noise = np.where(steady & ~smooth, np.maximum(noise, largest), noise)
         before = sides
-    # A step of uniform rounding is sqrt(12) times the noise; the smallest jump is more exact where nothing moves between.
+    # A step of uniform rounding is sqrt(12) times the noise; the smallest jump is more exact if all else rests.
     clear = np.isfinite(step) & (step >= noise / 2) & ((step <= 8 * noise) | (noise == 0))
     noise = np.where(stairs.all(axis=0) & clear, np.maximum(noise, step / np.sqrt(12)), noise)
     return Roughness(noise, np.where(noise > 0, np.where(clear, step, np.sqrt(12) * noise), 0.0), evaluations)

@@ -34,9 +34,9 @@ NEGLIGIBLE = 1e-7  # and what of one that it hides, unless both sides are 0
 class Tolerance:
     """What counts as equal, beside the uncertainty of the numerical derivative.
 
-    ``relative`` is a part of the derivative itself. ``absolute`` is None for `small`. A derivative cannot be judged whose
-    uncertainty is larger than ``resolution`` times itself, than what is small, and than `ROUNDING` times the values over
-    the steps.
+    ``relative`` is a part of the derivative itself. ``absolute`` is None for `small`. A derivative cannot be judged if
+    its uncertainty is larger than ``resolution`` times itself, and than what is small, and than what the rounding of
+    values leaves unknown anyway, `ROUNDING` times the values over the steps.
     """
 
     relative: float = 1e-6
@@ -61,6 +61,7 @@ def judge(
     summed: np.ndarray | float,
     natural: np.ndarray | float,
     tolerance: Tolerance,
+    steepness: np.ndarray | float = 0.0,
 ) -> np.ndarray:
     """Return the verdict on each derivative, as positions in `ORDER`.
 
@@ -69,6 +70,7 @@ def judge(
     analytical, value, uncertainty, kink, crossed : arrays of one shape, see `differences.Derivative`
     summed : the size of the numbers that were added up to make each derivative, 0 where it stands for itself
     natural : of each derivative, the value of its output over the step: the numbers that rounding takes a part of
+    steepness : 1 or -1 where the derivative is known to be inf or -inf, see `differences.steepness`
     """
     doubt = SAFETY * uncertainty
     small = tolerance.small(natural)
@@ -84,5 +86,5 @@ def judge(
     # A gradient follows the branch taken at the point itself: beside it, another one may be right.
     verdicts = np.where((verdicts == DIFFERENT) & crossed, NOT_DIFFERENTIABLE, verdicts)
     verdicts = np.where(kink, NOT_DIFFERENTIABLE, verdicts)
-    unknown = kink | ~np.isfinite(uncertainty)
+    unknown = np.where(np.isnan(analytical), kink | ~np.isfinite(uncertainty), np.sign(analytical) == steepness)
     return np.where(np.isfinite(analytical), verdicts, np.where(unknown, NOT_DIFFERENTIABLE, DIFFERENT))
