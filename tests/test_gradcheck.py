@@ -433,11 +433,55 @@ def found(op_name: str, bug_name: str):
         ("batch norm", "momentum folded in", "constant factor", "momentum"),
         ("relu again", "a constant is added", "constant offset", "0.001"),
         ("conv", "input gradient off by 1e-4 at one corner pixel", "one element", "[0, 0, 0, 0]"),
+        ("conv", "input gradient with the filter rotated", "flipped", "filter is rotated"),
+        ("group norm", "nothing through the mean", "missing mean", "mean of 8 values"),
+        ("group norm", "nothing through the variance", "missing variance", "variance of 8 values"),
+        (
+            "attention",
+            "without the square root",
+            "constant factor",
+            "square root of the length of axis 1 of the input, 4",
+        ),
+        ("softmax", "diagonal only", "diagonal only", "its own output only"),
+        ("both triangles", "folded into the lower triangle", "triangles", "the upper one none"),
+        ("both triangles", "the lower triangle only", "triangles", "upper triangle has no gradient"),
     ],
 )
 def test_known_patterns_are_named(op, bug, pattern, words):
     diagnoses = [diagnosis for block in found(op, bug).blocks for diagnosis in block.diagnoses]
     assert any(d.pattern == pattern and words in d.text for d in diagnoses), diagnoses
+
+
+def test_a_factor_near_1_is_told_with_the_digits_that_differ():
+    result = gradcheck_numpy(
+        np.tanh, lambda i, dy: 1.000003 * dy / np.cosh(i[0]) ** 2, np.ones(3), raise_exception=False
+    )
+    assert "constant factor 1.000003" in str(result)
+
+
+@pytest.mark.parametrize(("pixels", "padding"), [(3, 0), (3, 1), (5, 0)])
+def test_a_rotated_filter_is_no_matter_of_the_border(pixels, padding):
+    rng = np.random.default_rng(0)
+    w = rng.standard_normal((3, 3))
+
+    def correlate(x, w):
+        padded = np.pad(x, padding)
+        size = len(padded) - 2
+        return np.array([[(padded[i : i + 3, j : j + 3] * w).sum() for j in range(size)] for i in range(size)])
+
+    def rotated(inputs, dy):
+        dx = np.zeros((pixels + 2 * padding,) * 2)
+        for (i, j), each in np.ndenumerate(dy):
+            dx[i : i + 3, j : j + 3] += each * w[::-1, ::-1]
+        return dx[padding : padding + pixels, padding : padding + pixels]
+
+    result = gradcheck_numpy(
+        lambda x: correlate(x, w), rotated, rng.standard_normal((pixels,) * 2), raise_exception=False
+    )
+    (block,) = result.blocks
+    patterns = [diagnosis.pattern for diagnosis in block.diagnoses]
+    # One channel, as many pixels out as in: then a rotated filter is the same as a transposed Jacobian.
+    assert patterns == ["transposed" if padding else "flipped"]
 
 
 def test_the_report_and_the_data_say_the_same():

@@ -14,6 +14,7 @@ import numpy as np
 from minires.verify.result import Diagnosis
 
 FIT = 1e-5
+AXIS = "the length of axis"  # attention divides by the square root of one
 Shape = tuple[int, ...]
 
 
@@ -58,16 +59,14 @@ def name_factor(factor: float, sizes: dict[str, int]) -> str:
     ):
         if value <= 1 or abs(value - 1) < FIT:
             continue
-        counts = [
-            f"{root}{name}, {size}"
-            for power, root in ((1.0, ""), (0.5, "the square root of "))
+        counts = [f"{name}, {size}" for name, size in sizes.items() if size > 1 and abs(value / size - 1) <= 10 * FIT]
+        counts += [
+            f"the square root of {name}, {size}"
             for name, size in sizes.items()
-            if size > 1
-            and (power == 1 or not name.startswith("the number"))
-            and abs(value / size**power - 1) <= 10 * FIT
+            if size > 1 and name.startswith(AXIS) and abs(value / size**0.5 - 1) <= 10 * FIT
         ]
         if counts:
-            square = ", or the derivative of a square" if near(2.0) or near(0.5) else ""
+            square = ", or a factor 2 as from the derivative of a square" if near(2.0) or near(0.5) else ""
             return f"{verb} by {' or '.join(counts)}: {cause}{square}"
     for name, size in sizes.items():
         if size > 2 and (near(size / (size - 1)) or near((size - 1) / size)):
@@ -92,7 +91,11 @@ def _stops(a: np.ndarray, n: np.ndarray, wrong: np.ndarray, output: Shape, input
 
 def _constant_factor(a: np.ndarray, n: np.ndarray, wrong: np.ndarray, output: Shape, input: Shape) -> Diagnosis | None:
     factor = float((a * n).sum() / (n * n).sum()) if n.any() else 0.0
-    if factor == 0 or not _explains(factor * n, a, n):
+    if factor == 0:
+        return None
+    # A factor near 1 must fit much better than 1 does.
+    residual = np.abs(factor * n - a).max()
+    if not _explains(factor * n, a, n) and residual > 0.1 * abs(factor - 1) * np.abs(n).max():
         return None
     sizes = _sizes(output, input)
     meaning = name_factor(factor, sizes)
@@ -172,7 +175,9 @@ def _one_triangle(a: np.ndarray, n: np.ndarray, wrong: np.ndarray, output: Shape
 
 
 def _diagonal_only(a: np.ndarray, n: np.ndarray, wrong: np.ndarray, output: Shape, input: Shape) -> Diagnosis | None:
-    if n.shape[0] != n.shape[1] or a.shape[0] < 3 or not a.any() or (a - np.diag(np.diag(a))).any():
+    if n.shape[0] != n.shape[1] or len(n) < 3 or not a.any() or (a - np.diag(np.diag(a))).any():
+        return None
+    if np.abs(n - np.diag(np.diag(n))).max() <= FIT * np.abs(n).max():
         return None
     return Diagnosis(
         "diagonal only",
@@ -314,6 +319,7 @@ def _sizes(output: Shape, input: Shape) -> dict[str, int]:
     if len(input) >= 3:
         sizes["the number of values of a channel"] = int(np.prod([input[0], *input[2:]]))
         sizes["the size of a plane"] = int(np.prod(input[-2:]))
+    sizes |= {f"{AXIS} {axis} of the input": length for axis, length in enumerate(input) if axis > 0}
     sizes["the number of inputs"] = int(np.prod(input))
     sizes["the number of outputs"] = int(np.prod(output))
     for axis in _broadcast_axes(output, input):
