@@ -17,6 +17,7 @@ from minires.verify.differences import Path
 
 DISTANCES = 2.0 ** np.arange(-30, -3, 2)
 FAR = 2.0 ** np.arange(-2, 15, 2)  # for what has not moved at all
+RESTING = 2.0**-16  # what does not move over smaller distances rests
 POINTS = 10
 ORDERS = 4, 6
 STEADY = 2.5  # noise at two distances, one four times the other, that differs by less: that of a kink is four times it
@@ -44,6 +45,7 @@ def find_roughness(f: Path, start: tuple[np.ndarray, bytes], rounding: np.ndarra
     stairs = np.zeros((2, m), bool)
     finest = LEAST * rounding
     before: list[tuple[np.ndarray, np.ndarray]] | None = None
+    moved_near = moved
     evaluations = 0
     for distance in (*DISTANCES, *FAR):
         if distance in FAR and moved.all():
@@ -72,10 +74,20 @@ def find_roughness(f: Path, start: tuple[np.ndarray, bytes], rounding: np.ndarra
             largest = np.maximum.reduce([low for low, _ in (*sides, *before)])
             noise = np.where(steady & ~smooth, np.maximum(noise, largest), noise)
         before = sides
+        if distance <= RESTING:
+            moved_near = moved.copy()
     # A step of uniform rounding is sqrt(12) times the noise; the smallest jump is more exact if all else rests.
     clear = np.isfinite(step) & (step >= noise / 2) & ((step <= 8 * noise) | (noise == 0))
     noise = np.where(stairs.all(axis=0) & clear, np.maximum(noise, step / np.sqrt(12)), noise)
-    return Roughness(noise, np.where(noise > 0, np.where(clear, step, np.sqrt(12) * noise), 0.0), evaluations)
+    step = np.where(noise > 0, np.where(clear, step, np.sqrt(12) * noise), 0.0)
+    # Where others move in steps, what rests has not come to the end of its own.
+    if noise.any():
+        seen = (noise > 0) & (start[0] != 0)
+        part = float(np.median(step[seen] / np.abs(start[0][seen]))) if seen.any() else 0.0
+        resting = (noise == 0) & ~moved_near
+        step = np.where(resting, np.maximum(part * np.abs(start[0]), step[noise > 0].min()), step)
+        noise = np.where(resting, step / np.sqrt(12), noise)
+    return Roughness(noise, step, evaluations)
 
 
 def describe(step: float, value: float) -> str:
