@@ -151,6 +151,10 @@ class FullCheck:
         apart = np.abs(dense - weights @ rows)
         allowed = self.tolerance.relative + self.subject.resolution  # the gradient that arrives is rounded too
         allowed = (np.abs(weights) * allowed) @ np.abs(rows) + 1e-300
+        for x in self.subject.inputs:  # a rough function may compute its gradient as roughly
+            found = self.roughness[x.name]
+            if found is not None:
+                allowed[x.part] += (np.abs(weights) * found.part) @ np.abs(rows[:, x.part])
         if not (apart > allowed).any():
             return None
         # What cancels in the backward pass leaves its rounding: that of the product, and those of the rows.
@@ -258,7 +262,9 @@ class FullCheck:
         careful: bool = False,
     ) -> Entries:
         shape = (self.m, self.n)
-        natural = sizes(self.subject, start[0], noise)[:, None] / self.scales
+        roughs = np.concatenate([np.tile(self._rough(x), (x.size, 1)) for x in self.subject.inputs])
+        summed = np.stack([sizes(self.subject, start[0], np.maximum(noise, rough)) for rough in roughs], axis=1)
+        natural = summed / self.scales
         entries = Entries(
             analytical,
             np.zeros(shape),
@@ -268,7 +274,6 @@ class FullCheck:
             natural,
             np.zeros(shape),
         )
-        roughs = np.concatenate([np.tile(self._rough(x), (x.size, 1)) for x in self.subject.inputs])
         for column in columns:
             found = self._differentiate(point, column, start, noise, natural[:, column], roughs[column], careful)
             entries.value[:, column], entries.uncertainty[:, column] = found.value, found.uncertainty
@@ -430,8 +435,8 @@ def roughness_at(
     """Look for steps in the outputs, beyond their ``noise``, while ``x`` moves in a random direction."""
     direction = np.zeros(point.size)
     direction[x.part] = rng.standard_normal(x.size) * own_sizes(point, scales)[x.part]
-    start = subject.value(point)
-    rounding = subject.resolution * sizes(subject, start[0], noise)
+    start = subject.value(point)[0]
+    rounding = subject.resolution * sizes(subject, start, noise)
     return find_roughness(lambda t: subject.value(point + t * direction), start, rounding)
 
 

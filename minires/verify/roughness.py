@@ -32,15 +32,16 @@ class Roughness:
 
     noise: np.ndarray
     step: np.ndarray
+    part: float  # the steps as a part of the values, on the median
     evaluations: int
 
 
-def find_roughness(f: Path, start: tuple[np.ndarray, bytes], rounding: np.ndarray) -> Roughness:
-    """Look at f(t) around 0, where its value and branches are ``start``, at distances from 2^-30 on.
+def find_roughness(f: Path, start: np.ndarray, rounding: np.ndarray) -> Roughness:
+    """Look at f(t) around 0, where its value is ``start``, at distances from 2^-30 on.
 
     ``rounding`` (m,) is what float64 can be off by.
     """
-    m = start[0].size
+    m = start.size
     noise, step, smooth, moved = np.zeros(m), np.full(m, np.inf), np.zeros(m, bool), np.zeros(m, bool)
     stairs = np.zeros((2, m), bool)
     finest = LEAST * rounding
@@ -55,7 +56,7 @@ def find_roughness(f: Path, start: tuple[np.ndarray, bytes], rounding: np.ndarra
             pairs = [f(sign * distance * k) for k in range(1, POINTS + 1)]
             evaluations += POINTS
             values = np.stack([value for value, _ in pairs])
-            on_branch = all(branches == start[1] for _, branches in pairs)
+            on_branch = len({branches for _, branches in pairs}) == 1
             low, high = (_noise(values, order) for order in ORDERS)
             heard = low > np.maximum(finest, LEAST * np.finfo(np.float64).eps * np.abs(values).max(axis=0))
             usable = np.isfinite(low) & heard & on_branch
@@ -81,13 +82,14 @@ def find_roughness(f: Path, start: tuple[np.ndarray, bytes], rounding: np.ndarra
     noise = np.where(stairs.all(axis=0) & clear, np.maximum(noise, step / np.sqrt(12)), noise)
     step = np.where(noise > 0, np.where(clear, step, np.sqrt(12) * noise), 0.0)
     # Where others move in steps, what rests has not come to the end of its own.
+    part = 0.0
     if noise.any():
-        seen = (noise > 0) & (start[0] != 0)
-        part = float(np.median(step[seen] / np.abs(start[0][seen]))) if seen.any() else 0.0
+        seen = (noise > 0) & (start != 0)
+        part = float(np.median(step[seen] / np.abs(start[seen]))) if seen.any() else 0.0
         resting = (noise == 0) & ~moved_near
-        step = np.where(resting, np.maximum(part * np.abs(start[0]), step[noise > 0].min()), step)
+        step = np.where(resting, np.maximum(part * np.abs(start), step[noise > 0].min()), step)
         noise = np.where(resting, step / np.sqrt(12), noise)
-    return Roughness(noise, step, evaluations)
+    return Roughness(noise, step, part, evaluations)
 
 
 def describe(step: float, value: float) -> str:

@@ -15,6 +15,8 @@ from minires.verify.result import Result
 from minires.verify.subject import SideEffectError, check_shapes, join, kind_of, split, variables
 from minires.verify.verdict import Verdict
 
+AROUND = 8  # points where gradients in two dtypes are compared
+COMMON = 0.7  # of random differences at so many points, the mean is about 1/sqrt(8) of one
 OWN_DTYPE_TOLERANCE = 3e-5  # of a float32 gradient, as a part of the largest derivative along with it
 
 
@@ -191,20 +193,39 @@ def _all_same(gradients: list[Tensor | None], arrays: list[Any]) -> bool:
 def check_own_dtype(result: Result, fn: Callable[..., Any], inputs: Sequence[Any], seed: int) -> Result:
     """Compare vector-Jacobian products in the dtypes of the inputs with those in float64, which ``result`` is about.
 
-    They may differ by rounding: by `OWN_DTYPE_TOLERANCE` times the norm of the product.
+    They may differ by rounding: by `OWN_DTYPE_TOLERANCE` times the norm of the product. Where they differ by more, the
+    difference at points around tells: that of a wrong gradient stays, that of cancellation changes its sign.
     """
     own, double = (TensorSubject("gradcheck", fn, inputs, double=choice) for choice in (False, True))
     rng = np.random.default_rng(seed)
     cotangents = [rng.standard_normal(sum(y.size for y in own.outputs)) for _ in range(3)]
     pairs = zip(own.pull_back(own.point, cotangents), double.pull_back(own.point, cotangents), strict=True)
-    for ours, exact in pairs:
+    for cotangent, (ours, exact) in zip(cotangents, pairs, strict=True):
         for x in own.inputs:
             apart = float(np.linalg.norm(ours[x.part] - exact[x.part]))
             size = float(np.linalg.norm(exact[x.part]))
             if not apart <= OWN_DTYPE_TOLERANCE * max(size, 1e-3 * float(np.linalg.norm(exact))):
+                is_wrong = not np.isfinite(apart) or _stays(own, double, cotangent, x.part, rng)
+                verdict = Verdict.DIFFERENT if is_wrong else Verdict.ILL_CONDITIONED
                 message = (
-                    f"different: the gradient of {x.name} computed in float32 is off by {apart:.2g}, of a norm of "
+                    f"{verdict}: the gradient of {x.name} computed in float32 is off by {apart:.2g}, of a norm of "
                     f"{size:.2g}, from the same gradient computed in float64"
                 )
-                return replace(result, failure=(Verdict.DIFFERENT, message))
+                if not is_wrong:
+                    message += ", by amounts that change from point to point: does it cancel large numbers?"
+                return replace(result, failure=(verdict, message))
     return result
+
+
+def _stays(
+    own: TensorSubject, double: TensorSubject, cotangent: np.ndarray, part: slice, rng: np.random.Generator
+) -> bool:
+    """Whether gradients in the two dtypes differ in about the same way at points around."""
+    differences = []
+    for _ in range(AROUND):
+        beside = own.point * (1 + 0.1 * rng.uniform(-1, 1, own.point.size))
+        beside = beside.astype(np.float32).astype(np.float64)
+        ours, exact = (subject.pull_back(beside, [cotangent])[0] for subject in (own, double))
+        differences.append((ours - exact)[part])
+    common = float(np.linalg.norm(np.mean(differences, axis=0)))
+    return not common <= COMMON * float(np.sqrt(np.mean(np.sum(np.square(differences), axis=1))))
