@@ -141,10 +141,10 @@ def _rotated_windows(n: np.ndarray, output: Shape, input: Shape) -> Iterator[np.
     rotated = np.zeros_like(grid)
     for p in range(output[-2]):
         for q in range(output[-1]):
-            seen = grid[:, p, q].any(axis=(0, 1))
+            seen: np.ndarray = grid[:, p, q].any(axis=(0, 1))
             if not seen.any():
                 return
-            rows, columns = (np.flatnonzero(seen.any(axis=1 - axis)) for axis in (0, 1))
+            rows, columns = np.flatnonzero(seen.any(axis=1)), np.flatnonzero(seen.any(axis=0))
             window = (..., slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
             rotated[:, p, q][window] = grid[:, p, q][window][..., ::-1, ::-1]
     yield rotated.reshape(n.shape)

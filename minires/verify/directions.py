@@ -224,7 +224,7 @@ def check_directions(
         found = [check.along(x) for _ in range(directions)]
         for number, y in enumerate(subject.outputs):
             entries = [_entry(y, x, k, slopes, number) for k, slopes in enumerate(found)]
-            diagnoses = ()
+            diagnoses: tuple[Diagnosis, ...] = ()
             if max((entry.verdict for entry in entries), key=ORDER.index) is Verdict.ILL_CONDITIONED:
                 diagnoses = rough_values(subject, y, np.ones(y.size, bool), check.roughness[x.name])
             blocks.append(_block(y, x, entries, diagnoses))

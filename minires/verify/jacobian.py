@@ -262,9 +262,11 @@ class FullCheck:
         careful: bool = False,
     ) -> Entries:
         shape = (self.m, self.n)
-        roughs = np.concatenate([np.tile(self._rough(x), (x.size, 1)) for x in self.subject.inputs])
-        summed = np.stack([sizes(self.subject, start[0], np.maximum(noise, rough)) for rough in roughs], axis=1)
-        natural = summed / self.scales
+        natural, rough = np.zeros(shape), np.zeros(shape)
+        for x in self.subject.inputs:
+            rough[:, x.part] = self._rough(x)[:, None]
+            summed = sizes(self.subject, start[0], np.maximum(noise, self._rough(x)))
+            natural[:, x.part] = summed[:, None] / self.scales[x.part]
         entries = Entries(
             analytical,
             np.zeros(shape),
@@ -275,7 +277,7 @@ class FullCheck:
             np.zeros(shape),
         )
         for column in columns:
-            found = self._differentiate(point, column, start, noise, natural[:, column], roughs[column], careful)
+            found = self._differentiate(point, column, start, noise, natural[:, column], rough[:, column], careful)
             entries.value[:, column], entries.uncertainty[:, column] = found.value, found.uncertainty
             entries.kink[:, column], entries.crossed[:, column] = found.kink, found.crossed
             if np.isinf(analytical[:, column]).any():

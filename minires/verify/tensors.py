@@ -155,7 +155,7 @@ class TensorSubject:
         tensors = [x for x in arguments if isinstance(x, Tensor)]
         before = [[x.array.copy() for x in group] for group in (seeds, tensors, outputs)]
 
-        def backward() -> list[Tensor | None]:
+        def backward() -> Sequence[Tensor | None]:
             return grad(outputs, [arguments[i] for i in self.positions], seeds, retain_graph=True, allow_unused=True)
 
         gradients = backward()
@@ -174,7 +174,7 @@ class TensorSubject:
             )
         return tuple(gradient is not None for gradient in gradients)
 
-    def _backward_anew(self, seeds: list[Tensor]) -> list[Tensor | None]:
+    def _backward_anew(self, seeds: list[Tensor]) -> Sequence[Tensor | None]:
         arguments = self._arguments_at(self.point)
         outputs = [output for output in self.outputs_of(arguments) if output.requires_grad]
         return grad(outputs, [arguments[i] for i in self.positions], seeds, allow_unused=True)
@@ -184,7 +184,7 @@ def _same(a: Any, b: Any) -> bool:
     return np.array_equal(to_device(a, None), to_device(b, None), equal_nan=a.dtype.kind in "fc")
 
 
-def _all_same(gradients: list[Tensor | None], arrays: list[Any]) -> bool:
+def _all_same(gradients: Sequence[Tensor | None], arrays: Sequence[Any]) -> bool:
     return all(
         b is None if g is None else b is not None and _same(g.array, b) for g, b in zip(gradients, arrays, strict=True)
     )
