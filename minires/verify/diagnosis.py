@@ -141,7 +141,7 @@ def _rotated_windows(n: np.ndarray, output: Shape, input: Shape) -> Iterator[np.
     rotated = np.zeros_like(grid)
     for p in range(output[-2]):
         for q in range(output[-1]):
-            seen: np.ndarray = grid[:, p, q].any(axis=(0, 1))
+            seen = np.asarray(grid[:, p, q].any(axis=(0, 1)))
             if not seen.any():
                 return
             rows, columns = np.flatnonzero(seen.any(axis=1)), np.flatnonzero(seen.any(axis=0))
