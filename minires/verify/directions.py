@@ -3,7 +3,8 @@
 For a direction v of one input and weights w of one output, w . J v is computed from values of f along v, and from the
 backward pass as (J^T w) . v. A wrong element of J shows in it unless v or w is 0 there, or other elements drown it. So
 weights are divided by how far each output moves, and directions by the gradient that the backward pass claims, within
-the limits of rounding: derivatives of 1e-8 and of 1e12 then count about alike.
+the limits of rounding: derivatives of 1e-8 and of 1e12 then count about alike. The second and third direction of each
+three leave out what claims most, if there is anything that claims much less.
 """
 
 from __future__ import annotations
@@ -35,7 +36,12 @@ REDRAWS = 4
 PROBE = 2.0**-34  # how far, as a part of the inputs, to see how far each output moves
 RESTING = 1e-3  # an output that moves by a smaller part of its value counts as if it moved so much
 FAINT = 0.25  # the part of the elements whose claimed gradients may lie below the level that the others are brought to
-LEAST_LEVELS = 1e-4, 1e-6, 1e-8  # this level, as a part of the largest, in one direction after another
+LEAST_LEVEL = 1e-4  # this level, as a part of the largest
+PARTS = (
+    1.0,
+    1e-3,
+    1e-6,
+)  # of the largest claim: one direction after another moves only what claims less, if anything does
 LEAST_MOVE = 1e-12  # as a part of an element
 
 
@@ -52,21 +58,21 @@ class Slopes:
 class DirectionCheck:
     """Compares derivatives along random directions.
 
-    ``drawn``, ``redrawn``, ``nudged`` and ``evaluations`` count the effort.
+    ``redrawn``, ``nudged`` and ``evaluations`` count the effort.
     """
 
     def __init__(self, subject: Subject, tolerance: Tolerance, rng: np.random.Generator, step: float | None):
         self.subject, self.tolerance, self.rng, self.step = subject, tolerance, rng, step
         self.scales = element_scales(subject)
-        self.redrawn = self.nudged = self.evaluations = self.drawn = 0
+        self.redrawn = self.nudged = self.evaluations = 0
+        self.part = PARTS[0]
         self.roughness: dict[str, Roughness | None] = {x.name: None for x in subject.inputs}
         self._noise_at = (np.full(subject.point.size, np.nan), np.zeros(0))
 
-    def along(self, x: Variable) -> Slopes:
+    def along(self, x: Variable, number: int) -> Slopes:
         """Compare along one direction of an input; one that meets a kink is drawn again, then the inputs are nudged."""
-        point = self.subject.point
+        point, self.part = self.subject.point, PARTS[number % len(PARTS)]
         slopes = self._compare(point, x)
-        self.drawn += 1
         if slopes.verdicts.any() and self.roughness[x.name] is None:
             noise = self._noise(point, self.subject.value(point)[0])
             found = roughness_at(self.subject, point, self.scales, self.rng, x, noise)
@@ -121,7 +127,7 @@ class DirectionCheck:
         gradients = np.stack(subject.pull_back(point, self._cotangents(weights)))
         direction = np.zeros(point.size)
         direction[x.part] = self.rng.standard_normal(x.size) * self._reach(np.abs(gradients[:, x.part]), own[x.part], x)
-        return direction / max(float(np.abs(direction).max(initial=0.0)), 1e-300), weights, gradients
+        return direction, weights, gradients
 
     def _reach(self, slopes: np.ndarray, own: np.ndarray, x: Variable) -> np.ndarray:
         """Return how far to move each element, so that ``slopes`` (outputs, n) claim about the same of all."""
@@ -133,10 +139,12 @@ class DirectionCheck:
             return either
         slope = (slopes / np.where(norms > 0, norms, 1.0)).max(axis=0)
         claims = slope * own
-        least_level = LEAST_LEVELS[self.drawn % len(LEAST_LEVELS)]
-        level = max(float(np.quantile(claims[claims > 0], FAINT)), least_level * float(claims.max()))
-        moves = np.clip(level / np.maximum(slope, 1e-300), LEAST_MOVE * own, most)
-        return np.where(slope > 0, moves, either)
+        faint = claims <= self.part * claims.max()
+        faint = faint if faint.any() else np.ones(x.size, bool)
+        claimed = claims[faint & (claims > 0)]
+        level = max(float(np.quantile(claimed, FAINT)), LEAST_LEVEL * float(claimed.max())) if claimed.size else 0.0
+        moves = np.where(slope > 0, np.clip(level / np.maximum(slope, 1e-300), LEAST_MOVE * own, most), either)
+        return np.where(faint, moves, 0.0)
 
     def _compare(self, point: np.ndarray, x: Variable) -> Slopes:
         subject, outputs = self.subject, self.subject.outputs
@@ -145,7 +153,8 @@ class DirectionCheck:
         noise = np.maximum(self._noise(point, start[0]), rough)
         magnitudes = sizes(subject, start[0], noise)
         direction, weights, gradients = self._draw(point, x, start[0], magnitudes)
-        size = float(np.abs(direction * self.scales).max(initial=0.0)) or 1.0
+        size = float(np.abs(direction).max(initial=0.0)) or 1.0
+        direction /= size
 
         def weighted(values: np.ndarray) -> np.ndarray:
             return np.array([w @ values[y.part] for w, y in zip(weights, outputs, strict=True)])
@@ -221,7 +230,7 @@ def check_directions(
     check = DirectionCheck(subject, tolerance, rng, step)
     blocks = []
     for x in subject.inputs:
-        found = [check.along(x) for _ in range(directions)]
+        found = [check.along(x, number) for number in range(directions)]
         for number, y in enumerate(subject.outputs):
             entries = [_entry(y, x, k, slopes, number) for k, slopes in enumerate(found)]
             diagnoses: tuple[Diagnosis, ...] = ()
