@@ -44,7 +44,7 @@ TOGETHER = ", all elements moved together"
 CAREFUL = 0.043  # the second look's steps, as a part of the first's
 TINY = 1e-3  # an element that is a smaller part of its scale is moved by steps of its own size as well
 RESTLESS = 1e-9  # steps that are a smaller part of a value do not hide that it rests
-LEAST_OWN = 1e-100
+LEAST_OWN = 1e-100  # and one smaller than this is 0
 ROUNDED = 1e-6  # differences up to this part of the largest derivative of a block may be rounding of the backward pass
 
 
@@ -83,6 +83,7 @@ class FullCheck:
         self.reach = REACH if step is None else 0.0
         self.nudged = 0
         self.evaluations = 0
+        self.noise = np.zeros(self.m)  # at the point looked at last
         self.roughness: dict[str, Roughness | None] = {x.name: None for x in subject.inputs}
 
     def run(self) -> tuple[Block, ...]:
@@ -262,28 +263,27 @@ class FullCheck:
         careful: bool = False,
     ) -> Entries:
         shape = (self.m, self.n)
-        natural, rough = np.zeros(shape), np.zeros(shape)
-        for x in self.subject.inputs:
-            rough[:, x.part] = self._rough(x)[:, None]
-            summed = sizes(self.subject, start[0], np.maximum(noise, self._rough(x)))
-            natural[:, x.part] = summed[:, None] / self.scales[x.part]
         entries = Entries(
             analytical,
             np.zeros(shape),
             np.full(shape, np.inf),
             np.zeros(shape, bool),
             np.zeros(shape, bool),
-            natural,
             np.zeros(shape),
+            np.zeros(shape, np.int8),
         )
-        for column in columns:
-            found = self._differentiate(point, column, start, noise, natural[:, column], rough[:, column], careful)
-            entries.value[:, column], entries.uncertainty[:, column] = found.value, found.uncertainty
-            entries.kink[:, column], entries.crossed[:, column] = found.kink, found.crossed
-            if np.isinf(analytical[:, column]).any():
-                along = self._along(point, column)
-                entries.steepness[:, column] = steepness(along, start[0], noise, self.scales[column])
-            self.evaluations += found.evaluations
+        for x in self.subject.inputs:
+            rough = self._rough(x)
+            size = sizes(self.subject, start[0], np.maximum(noise, rough))
+            entries.natural[:, x.part] = size[:, None] / self.scales[x.part]
+            for column in columns[(columns >= x.part.start) & (columns < x.part.stop)]:
+                found = self._differentiate(point, column, start, noise, entries.natural[:, column], rough, careful)
+                entries.value[:, column], entries.uncertainty[:, column] = found.value, found.uncertainty
+                entries.kink[:, column], entries.crossed[:, column] = found.kink, found.crossed
+                if np.isinf(analytical[:, column]).any():
+                    along = self._along(point, column)
+                    entries.steepness[:, column] = steepness(along, start[0], noise, self.scales[column])
+                self.evaluations += found.evaluations
         return entries
 
     def _along(self, point: np.ndarray, column: int) -> Path:
