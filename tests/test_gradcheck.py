@@ -313,7 +313,7 @@ def test_what_cancels_in_a_backward_pass_leaves_its_rounding(mode):
     """The sum of a softmax does not depend on its input, but neither side gets exactly 0."""
     x = Tensor(np.random.default_rng(0).standard_normal((3, 7)), requires_grad=True)
     assert gradcheck(lambda x: x.softmax(1).sum(1), x, mode=mode)
-    assert gradcheck(lambda x: x.softmax(1).sum(1) * 1e5, x, mode=mode)
+    assert gradcheck(lambda x: x.softmax(1).sum(1) * 1e4, x, mode=mode)
 
 
 POINT = np.array([0.3, 1.7, -2.2])

@@ -151,7 +151,7 @@ class DirectionCheck:
         start = subject.value(point)
         rough = self._rough(x)
         noise = np.maximum(self._noise(point, start[0]), rough)
-        magnitudes = sizes(subject, start[0], noise)
+        magnitudes = sizes(subject, point, start[0], noise, self.scales, self.rng)
         direction, weights, gradients = self._draw(point, x, start[0], magnitudes)
         size = float(np.abs(direction).max(initial=0.0)) or 1.0
         direction /= size

@@ -38,7 +38,7 @@ NUDGE = 0.004  # how far, as a part of the scale of an input: well beyond the sm
 MOST_DERIVATIVES = 2**25  # their arrays take about 1 GB
 WORST = 5
 NOISE_STEP = 2.0**-30
-NEAR_NOISE_STEP = 2.0**-38  # beside a pole the other one is no tiny distance
+NEAR_NOISE_STEP = 2.0**-40  # beside a pole the other one is no tiny distance
 LEAST_SCALE = 1e-4  # an input of 1e-12 is taken for a 0: to exp(x) steps of its size would be nothing
 TOGETHER = ", all elements moved together"
 CAREFUL = 0.043  # the second look's steps, as a part of the first's
@@ -116,7 +116,7 @@ class FullCheck:
             if beside is None:
                 continue
             self.nudged += 1
-            entries, verdicts = self._examine(beside, columns)
+            entries, verdicts = self._examine(beside, columns, careful=True)
             settled = open_ & np.isin(verdicts, (EQUAL, DIFFERENT))
             settled[:, np.setdiff1d(np.arange(self.n), columns)] = False
             self.entries.replace(settled, entries)
@@ -193,7 +193,7 @@ class FullCheck:
         self.evaluations += 19 + found.evaluations
         columns = self.entries.analytical[:, x.part]
         sides = columns.sum(axis=1), found.value, found.uncertainty, found.kink, found.crossed
-        natural = sizes(self.subject, start[0], noise) / size
+        natural = sizes(self.subject, point, start[0], noise, self.scales, self.rng) / size
         verdicts = judge(*sides, np.abs(columns).sum(axis=1), natural, self.tolerance)
         verdicts[~np.isfinite(columns).all(axis=1)] = NOT_DIFFERENTIABLE  # NaN is judged where it stands
         entries = []
@@ -212,29 +212,30 @@ class FullCheck:
                 )
         return entries
 
-    def _examine(self, point: np.ndarray, columns: np.ndarray) -> tuple[Entries, np.ndarray]:
+    def _examine(self, point: np.ndarray, columns: np.ndarray, careful: bool = False) -> tuple[Entries, np.ndarray]:
         """Compare ``columns`` at ``point``, and what seems different once more with other steps.
 
-        The second look tells a bug from an accident of the first steps, and from a kink: its steps shrink until they
-        stay on the branch that the point is on, if they can.
+        The second look (the first, if ``careful``) tells a bug from an accident of the first steps, and from a kink:
+        its steps shrink until they stay on the branch that the point is on, if they can.
         """
         start = self.subject.value(point)
         analytical = np.stack([np.zeros(self.n), *self.subject.pull_back(point, np.eye(self.m))])[1:]
         noise = noise_at(self.subject, point, self.scales, self.rng, start[0])
         self.noise = noise
         self.evaluations += 19
-        entries = self._differences(point, columns, start, noise, analytical)
-        entries.crossed[:] = False
+        entries = self._differences(point, columns, start, noise, analytical, careful)
+        if not careful:
+            entries.crossed[:] = False
         verdicts = self._judge(entries)
         suspects = np.flatnonzero((verdicts == DIFFERENT).any(axis=0))
         if suspects.size:
-            again = self._differences(point, suspects, start, noise, analytical, careful=True)
+            again = self._differences(point, suspects, start, noise, analytical, not careful)
             suspected = verdicts == DIFFERENT
             apart = np.abs(again.value - entries.value)
             unlike = suspected & (apart > SAFETY * (again.uncertainty + entries.uncertainty))
             entries.uncertainty[unlike] = apart[unlike]
             entries.kink |= suspected & again.kink
-            entries.crossed |= suspected & again.crossed
+            entries.crossed |= suspected & again.crossed & (not careful)
             verdicts = self._judge(entries)
         doubtful = (verdicts == DIFFERENT) & self._may_be_rounding(entries)
         rows = np.flatnonzero(doubtful.any(axis=1))
@@ -274,7 +275,7 @@ class FullCheck:
         )
         for x in self.subject.inputs:
             rough = self._rough(x)
-            size = sizes(self.subject, start[0], np.maximum(noise, rough))
+            size = sizes(self.subject, point, start[0], np.maximum(noise, rough), self.scales, self.rng)
             entries.natural[:, x.part] = size[:, None] / self.scales[x.part]
             for column in columns[(columns >= x.part.start) & (columns < x.part.stop)]:
                 found = self._differentiate(point, column, start, noise, entries.natural[:, column], rough, careful)
@@ -424,11 +425,11 @@ def noise_at(
     """Return (m,) by how much each output may be off around ``point``."""
     direction = rng.standard_normal(point.size) * own_sizes(point, scales)
 
-    def along(t: float) -> tuple[np.ndarray, bytes]:
-        return subject.value(point + t * direction)
+    def noise(step: float) -> np.ndarray:
+        moves = (point + step * direction) - point  # multiples of which are added without rounding
+        return estimate_noise(lambda k: subject.value(point + k * moves), value, 1.0, subject.resolution)
 
-    steps = NOISE_STEP, NEAR_NOISE_STEP
-    return np.minimum(*(estimate_noise(along, value, step, subject.resolution) for step in steps))
+    return np.minimum(noise(NOISE_STEP), noise(NEAR_NOISE_STEP))
 
 
 def roughness_at(
@@ -438,7 +439,7 @@ def roughness_at(
     direction = np.zeros(point.size)
     direction[x.part] = rng.standard_normal(x.size) * own_sizes(point, scales)[x.part]
     start = subject.value(point)[0]
-    rounding = subject.resolution * sizes(subject, start, noise)
+    rounding = subject.resolution * sizes(subject, point, start, noise, scales, rng)
     return find_roughness(lambda t: subject.value(point + t * direction), start, rounding)
 
 
@@ -455,15 +456,31 @@ def rough_values(subject: Subject, y: Variable, rows: np.ndarray, found: Roughne
     return ()
 
 
-def sizes(subject: Subject, value: np.ndarray, noise: np.ndarray) -> np.ndarray:
+def sizes(
+    subject: Subject,
+    point: np.ndarray,
+    value: np.ndarray,
+    noise: np.ndarray,
+    scales: np.ndarray,
+    rng: np.random.Generator,
+) -> np.ndarray:
     """Return (m,) how large the numbers are that each output is made of: itself, or what cancelled to leave it.
 
-    The latter is known from its rounding, and believed up to 1 or the largest element of the output.
+    The latter is known from its rounding and from its values a step away, and believed up to 1 or the largest element
+    of the output.
     """
-    found = np.abs(value)
+    found, direction = np.abs(value), rng.standard_normal(point.size)
+
+    def beside(moves: np.ndarray) -> np.ndarray:
+        values = np.abs(subject.value(point + FIRST_STEP * moves * direction)[0])
+        return np.where(np.isfinite(values), values, 0.0)
+
+    others = np.maximum(noise / subject.resolution, beside(own_sizes(point, scales)))
+    if not found.all():  # an output that is exactly 0 may be so over the size of an input that is tiny itself
+        others = np.where(found == 0, np.maximum(others, beside(scales)), others)
     for y in subject.outputs:
         most = max(1.0, float(found[y.part].max(initial=0.0)))
-        found[y.part] = np.maximum(found[y.part], np.minimum(noise[y.part] / subject.resolution[y.part], most))
+        found[y.part] = np.maximum(found[y.part], np.minimum(others[y.part], most))
     return found
 
 
