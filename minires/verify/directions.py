@@ -80,7 +80,11 @@ class DirectionCheck:
             self.evaluations += found.evaluations
             if found.noise.any():
                 slopes = self._compare(point, x)
-        is_rough = np.array([(self._rough(x)[y.part] > 0).any() for y in self.subject.outputs])
+        value = self.subject.value(point)[0]
+        stepped = self._rough(x) > RESTLESS * sizes(
+            self.subject, point, value, np.zeros(value.size), self.scales, self.rng
+        )
+        is_rough = np.array([stepped[y.part].any() for y in self.subject.outputs])
         for attempt in range(REDRAWS + NUDGES):
             # No other direction makes the steps of a rough function smaller.
             settled = np.isin(slopes.verdicts, (EQUAL, DIFFERENT)) | (is_rough & (slopes.verdicts == ILL_CONDITIONED))

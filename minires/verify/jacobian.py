@@ -437,7 +437,8 @@ def roughness_at(
 ) -> Roughness:
     """Look for steps in the outputs, beyond their ``noise``, while ``x`` moves in a random direction."""
     direction = np.zeros(point.size)
-    direction[x.part] = rng.standard_normal(x.size) * own_sizes(point, scales)[x.part]
+    signs = rng.choice([-1.0, 1.0], x.size)  # none is moved by much less than the others, or its steps are not seen
+    direction[x.part] = signs * rng.uniform(0.5, 1.0, x.size) * own_sizes(point, scales)[x.part]
     start = subject.value(point)[0]
     rounding = subject.resolution * sizes(subject, point, start, noise, scales, rng)
     return find_roughness(lambda t: subject.value(point + t * direction), start, rounding)
