@@ -80,13 +80,14 @@ def find_roughness(f: Path, start: np.ndarray, rounding: np.ndarray) -> Roughnes
     # A step of uniform rounding is sqrt(12) times the noise; the smallest jump is more exact if all else rests.
     clear = np.isfinite(step) & (step >= noise / 2) & ((step <= 8 * noise) | (noise == 0))
     noise = np.where(stairs.all(axis=0) & clear, np.maximum(noise, step / np.sqrt(12)), noise)
+    smallest = step
     step = np.where(noise > 0, np.where(clear, step, np.sqrt(12) * noise), 0.0)
-    # Where others move in steps, what rests has not come to the end of its own.
+    # Where others move in steps, what rests has not come to the end of its own, nor what jumps by as much at once.
     part = 0.0
     if noise.any():
         seen = (noise > 0) & (start != 0)
         part = float(np.median(step[seen] / np.abs(start[seen]))) if seen.any() else 0.0
-        resting = (noise == 0) & ~moved_near
+        resting = (noise == 0) & (~moved_near | (smallest >= part * np.abs(start) / 4))
         step = np.where(resting, np.maximum(part * np.abs(start), step[noise > 0].min()), step)
         noise = np.where(resting, step / np.sqrt(12), noise)
     return Roughness(noise, step, part, evaluations)
