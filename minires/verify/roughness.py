@@ -43,7 +43,7 @@ def find_roughness(f: Path, start: np.ndarray, rounding: np.ndarray) -> Roughnes
     """
     m = start.size
     noise, step, smooth, moved = np.zeros(m), np.full(m, np.inf), np.zeros(m, bool), np.zeros(m, bool)
-    stairs = np.zeros((2, m), bool)
+    stairs, paused = np.zeros((2, m), bool), np.zeros(m, bool)
     finest = LEAST * rounding
     before: list[tuple[np.ndarray, np.ndarray]] | None = None
     moved_near = moved
@@ -64,6 +64,7 @@ def find_roughness(f: Path, start: np.ndarray, rounding: np.ndarray) -> Roughnes
             is_smooth &= usable & (high < WHITE * low)
             jumps = np.abs(np.diff(values, axis=0))
             moved |= (jumps > 0).any(axis=0)
+            paused |= (jumps == 0).any(axis=0)
             step = np.minimum(step, np.where(jumps > finest, jumps, np.inf).min(axis=0))
             stairs[side] |= on_branch & _are_stairs(jumps, finest)
         smooth |= is_smooth
@@ -87,7 +88,7 @@ def find_roughness(f: Path, start: np.ndarray, rounding: np.ndarray) -> Roughnes
     if noise.any():
         seen = (noise > 0) & (start != 0)
         part = float(np.median(step[seen] / np.abs(start[seen]))) if seen.any() else 0.0
-        resting = (noise == 0) & (~moved_near | (smallest >= part * np.abs(start) / 4))
+        resting = (noise == 0) & (~moved_near | (paused & (smallest >= part * np.abs(start) / 4)))
         step = np.where(resting, np.maximum(part * np.abs(start), step[noise > 0].min()), step)
         noise = np.where(resting, step / np.sqrt(12), noise)
     return Roughness(noise, step, part, evaluations)
