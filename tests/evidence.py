@@ -3,6 +3,7 @@
     python -m evidence bugs 0 1000 > found       for each bug, who finds it
     python -m evidence right 0 10000             how right gradients at and near kinks are judged
     python -m evidence along 0 6000              the same along one random direction
+    python -m evidence mixed 0 2000              how right gradients of mixed scales and rough functions are judged
     python -m evidence table < found             the table of the page
     python -m evidence cost                      processor time of checks of every op and of two nets
 
@@ -17,6 +18,7 @@ import warnings
 from collections import Counter
 from importlib import import_module
 
+import mixed_gradients
 import numpy as np
 import torch
 from gradient_bugs import BUGS, MODULES
@@ -109,6 +111,24 @@ def right(first: int, last: int) -> None:
     print(*failures, sep="\n")
 
 
+def mixed(first: int, last: int) -> None:
+    """Print how right gradients of mixed scales, and of rough functions, are judged in both modes and by PyTorch."""
+    found, failures = Counter(), []
+    for seed in range(first, last):
+        case = mixed_gradients.draw(seed)
+        kind = "rough" if case.is_rough else "mixed"
+        for mode in ("full", "directions"):
+            result = gradcheck_numpy(
+                case.fn, case.vjp, case.inputs, raise_exception=False, allow_unused=True, seed=seed, mode=mode
+            )
+            found[kind, mode, str(result.verdict)] += 1
+            if result.verdict is not (Verdict.ILL_CONDITIONED if case.is_rough else Verdict.EQUAL):
+                failures.append(f"{seed} {case.name}: {result}")
+        with np.errstate(all="ignore"):
+            found[kind, "PyTorch", "passed" if torch_passes(case.fn, case.vjp, case.inputs) else "failed"] += 1
+    print(*(f"{' '.join(key)}: {count}" for key, count in sorted(found.items())), *failures, sep="\n")
+
+
 def cost() -> None:
     """Print the processor time, of all threads, of the dearest full check of an op and of checks of whole nets."""
     taken = []
@@ -139,4 +159,6 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     warnings.simplefilter("error")
     command, *numbers = sys.argv[1:]
-    {"bugs": bugs, "right": right, "along": along, "table": table, "cost": cost}[command](*map(int, numbers))
+    {"bugs": bugs, "right": right, "along": along, "mixed": mixed, "table": table, "cost": cost}[command](
+        *map(int, numbers)
+    )

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from gradient_bugs import OPS
 from rich.console import Console
 
@@ -270,6 +271,130 @@ def test_values_on_very_different_scales():
     assert gradcheck(lambda x: x * x, leaf(1e-9, 1.0, 1e9))
 
 
+MODES = ["full", "directions"]
+SMALL_BESIDE_LARGE = [
+    (np.exp, np.exp, [33, 0], -1),
+    (np.exp, np.exp, [33, 0], 0),
+    (np.exp, np.exp, [33, 0], 2),
+    (np.exp, np.exp, [33, 0], 1.2),
+    (np.exp, np.exp, [28, 0], 1.01),
+    (np.exp, np.exp, [25, 0], 1.001),
+    (lambda x: x ** np.array([9, 1]), lambda x: [9, 1] * x ** np.array([8, 0]), [60, 1], 0),
+    (lambda x: x * x, lambda x: 2 * x, [1e12, 1e-8], 1.001),
+    (lambda x: 1 / x, lambda x: -1 / x**2, [1e-8, 1e12], 1.001),
+    (np.log, lambda x: 1 / x, [1e-8, 1e12], 0.5),
+]
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("atol", [0, None])
+@pytest.mark.parametrize(("fn", "slope", "at", "factor"), SMALL_BESIDE_LARGE)
+def test_a_wrong_derivative_is_found_however_large_another_is(fn, slope, at, factor, atol, mode):
+    def check(factors):
+        vjp = lambda inputs, dy: dy * slope(inputs[0]) * factors  # noqa: E731
+        tolerance = 0 if min(np.abs(slope(np.array(at, float)))) < 1e-10 else atol  # 1e-24 is nothing beside 1e-10
+        return gradcheck_numpy(fn, vjp, np.array(at, float), atol=tolerance, raise_exception=False, mode=mode).verdict
+
+    assert check([1, factor]) is Verdict.DIFFERENT
+    assert check([1, 1]) is Verdict.EQUAL
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_forgotten_term_is_found_beside_a_large_derivative(mode):
+    at = np.array([35, 0.5])
+    fn = lambda x: np.exp(x) - 3 * x  # noqa: E731
+    wrong = gradcheck_numpy(fn, lambda i, dy: dy * np.exp(i[0]), at, raise_exception=False, mode=mode)
+    assert wrong.verdict is Verdict.DIFFERENT
+    assert gradcheck_numpy(fn, lambda i, dy: dy * (np.exp(i[0]) - 3), at, mode=mode)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_what_cancels_in_a_backward_pass_leaves_its_rounding(mode):
+    """The sum of a softmax does not depend on its input, but neither side gets exactly 0."""
+    x = Tensor(np.random.default_rng(0).standard_normal((3, 7)), requires_grad=True)
+    assert gradcheck(lambda x: x.softmax(1).sum(1), x, mode=mode)
+    assert gradcheck(lambda x: x.softmax(1).sum(1) * 1e4, x, mode=mode)
+
+
+POINT = np.array([0.3, 1.7, -2.2])
+
+
+def narrow(dtype):
+    return lambda x: np.tanh(x.astype(dtype)).astype(np.float64)
+
+
+ROUGH = {
+    "float32": (narrow(np.float32), lambda x: 1 - np.tanh(x) ** 2, "compute in float32"),
+    "float16": (narrow(np.float16), lambda x: 1 - np.tanh(x) ** 2, "compute in float16"),
+    "1e9": (lambda x: (x + 1e9) - 1e9, np.ones_like, "numbers of about 5e+08"),
+    "1e12": (lambda x: (x + 1e12) - 1e12, np.ones_like, "numbers of about 5e+11"),
+    "1e17": (lambda x: (x + 1e17) - 1e17, np.ones_like, "steps of about 16"),
+    "partly": (lambda x: x + narrow(np.float32)(x), lambda x: 2 - np.tanh(x) ** 2, "compute in float32"),
+}
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("name", ROUGH)
+def test_a_right_gradient_of_a_rough_function_is_ill_conditioned(name, mode):
+    fn, slope, words = ROUGH[name]
+    result = gradcheck_numpy(fn, lambda i, dy: dy * slope(i[0]), POINT, raise_exception=False, mode=mode)
+    assert result.verdict is Verdict.ILL_CONDITIONED
+    assert "the values move in steps" in str(result)
+    assert words in str(result)
+    assert words in json.dumps(result.to_dict())
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("name", ["float32", "1e9", "partly"])
+def test_a_grossly_wrong_gradient_of_a_rough_function_is_still_different(name, mode):
+    fn, slope, _ = ROUGH[name]
+    result = gradcheck_numpy(fn, lambda i, dy: 1.2 * dy * slope(i[0]), POINT, raise_exception=False, mode=mode)
+    assert result.verdict is Verdict.DIFFERENT
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(
+    ("fn", "slope", "at"),
+    [
+        (np.tanh, lambda x: (1 - np.tanh(x) ** 2).astype(np.float32).astype(float), POINT),
+        (np.arcsin, lambda x: 1 / np.sqrt(1 - x * x), np.array([0.999999, 0, -0.5])),
+        (lambda x: np.sin(1e6 * x), lambda x: 1e6 * np.cos(1e6 * x), POINT),
+        (np.log, lambda x: 1 / x, np.array([1e-8, 1, 1e12])),
+    ],
+)
+def test_both_modes_agree_that_a_gradient_is_right(fn, slope, at, mode):
+    for seed in range(5):
+        assert gradcheck_numpy(fn, lambda i, dy: dy * slope(i[0]), at, mode=mode, seed=seed)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_beside_two_edges_of_a_domain_no_right_gradient_is_called_wrong(mode):
+    at = np.array([1e-12, 0.5, 1 - 1e-9])
+    for seed in range(5):
+        right, wrong = (
+            gradcheck_numpy(
+                lambda x: np.log(x / (1 - x)),
+                lambda i, dy, factors=factors: factors * dy / (i[0] * (1 - i[0])),
+                at,
+                mode=mode,
+                seed=seed,
+                raise_exception=False,
+            ).verdict
+            for factors in (np.ones(3), np.array([1, 1.5, 1]))
+        )
+        assert right in (Verdict.EQUAL, Verdict.ILL_CONDITIONED)
+        assert wrong is Verdict.DIFFERENT
+        assert mode == "directions" or right is Verdict.EQUAL
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_cancellation_in_float32_is_no_bug(mode):
+    x = Tensor(np.random.default_rng(0).standard_normal(5).astype(np.float32), requires_grad=True)
+    result = gradcheck(lambda x: ((x + 1e4) - 1e4) ** 2, x, raise_exception=False, mode=mode)
+    assert result.verdict is Verdict.ILL_CONDITIONED
+    assert "float32" in str(result)
+
+
 def test_the_memory_layout_of_an_input_is_kept():
     layouts = []
 
@@ -313,6 +438,59 @@ def test_a_backward_pass_that_changes_the_gradient_it_is_given_is_refused():
         gradcheck_numpy(lambda x: x * 2, lambda inputs, dy: np.multiply(dy, 2, out=dy), np.ones(2))
 
 
+class ChangesItsSavedInput(Function):
+    """Right at the first backward pass; a second one finds zeros."""
+
+    def forward(self, x):
+        self.save(x)
+        return x * x
+
+    def backward(self, dy):
+        (x,) = self.saved
+        dx = 2 * dy * Tensor(x.array.copy())
+        x.array[...] = 0
+        return dx
+
+
+def test_a_backward_pass_that_changes_what_it_saved_is_refused():
+    with pytest.raises(SideEffectError, match="changes an input of the function"):
+        gradcheck(lambda x: ChangesItsSavedInput()(x), leaf(1, 2))
+    with pytest.raises(SideEffectError, match="changes a saved value"):
+        gradcheck(lambda x: ChangesItsSavedInput()(x * 1.5), leaf(1, 2))
+
+
+INFINITE_AT_0 = {
+    "sqrt": (np.sqrt, lambda x: 0.5 / np.sqrt(x)),
+    "cbrt": (np.cbrt, lambda x: 1 / (3 * np.cbrt(x) ** 2)),
+    "xlogx": (lambda x: np.where(x > 0, x * np.log(np.maximum(x, 1e-300)), 0), lambda x: np.log(x) + 1),
+}
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("name", INFINITE_AT_0)
+def test_infinity_is_no_error_where_slopes_grow_without_end(name, mode):
+    fn, slope = INFINITE_AT_0[name]
+
+    def check(factor):
+        vjp = lambda inputs, dy: factor * dy * slope(inputs[0])  # noqa: E731
+        with np.errstate(divide="ignore"):
+            return gradcheck_numpy(fn, vjp, np.zeros(1), raise_exception=False, mode=mode).verdict
+
+    assert check(1) is Verdict.NOT_DIFFERENTIABLE
+    assert check(-1) is Verdict.DIFFERENT
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("fn", [lambda x: 3 * x, lambda x: np.maximum(x, 0), np.tanh])
+def test_infinity_is_wrong_where_slopes_are_finite(fn, mode):
+    result = gradcheck_numpy(fn, lambda inputs, dy: dy * np.inf, np.zeros(1), raise_exception=False, mode=mode)
+    assert result.verdict is Verdict.DIFFERENT
+
+
+def test_sqrt_of_a_tensor_at_0():
+    assert gradcheck(lambda x: x.sqrt(), leaf(0), raise_exception=False).verdict is Verdict.NOT_DIFFERENTIABLE
+
+
 def test_nan_in_a_gradient_is_reported_where_it_stands():
     result = gradcheck(lambda x: x**0.5, leaf(0, 1), raise_exception=False)
     assert result.verdict is Verdict.DIFFERENT
@@ -339,6 +517,10 @@ def test_nan_in_a_gradient_is_reported_where_it_stands():
         (lambda: gradcheck(lambda x: x * x, np.ones(2)), "a tuple of them, not ndarray"),
         (lambda: gradcheck(lambda x: x * x, [np.ones(2)]), "no input requires a gradient"),
         (lambda: gradcheck(lambda x: x * x, 3.0), "not float"),
+        (lambda: gradcheck(lambda x: x * x, torch.ones(2)), r"Tensors of minires, not torch\.Tensor"),
+        (lambda: gradcheck(lambda x: x * x, [torch.ones(2)]), r"Tensors of minires, not torch\.Tensor"),
+        (lambda: gradcheck(lambda x: torch.ones(2), leaf(1.0)), r"it returned torch\.Tensor"),
+        (lambda: gradcheck_numpy(np.tanh, np.tanh, torch.ones(2)), r"input 0 is torch\.Tensor"),
         (lambda: gradcheck(lambda x: (x, None), leaf(1.0)), "tuple of Tensor, NoneType"),
         (lambda: gradcheck(lambda x: x, leaf(1.0), eps=0), "eps must be positive"),
         (lambda: gradcheck_numpy(np.tanh, lambda i, dy: dy, np.ones(2), eps=np.nan), "eps must be positive"),
@@ -433,11 +615,55 @@ def found(op_name: str, bug_name: str):
         ("batch norm", "momentum folded in", "constant factor", "momentum"),
         ("relu again", "a constant is added", "constant offset", "0.001"),
         ("conv", "input gradient off by 1e-4 at one corner pixel", "one element", "[0, 0, 0, 0]"),
+        ("conv", "input gradient with the filter rotated", "flipped", "filter is rotated"),
+        ("group norm", "nothing through the mean", "missing mean", "mean of 8 values"),
+        ("group norm", "nothing through the variance", "missing variance", "variance of 8 values"),
+        (
+            "attention",
+            "without the square root",
+            "constant factor",
+            "square root of the length of axis 1 of the input, 4",
+        ),
+        ("softmax", "diagonal only", "diagonal only", "its own output only"),
+        ("both triangles", "folded into the lower triangle", "triangles", "the upper one none"),
+        ("both triangles", "the lower triangle only", "triangles", "upper triangle has no gradient"),
     ],
 )
 def test_known_patterns_are_named(op, bug, pattern, words):
     diagnoses = [diagnosis for block in found(op, bug).blocks for diagnosis in block.diagnoses]
     assert any(d.pattern == pattern and words in d.text for d in diagnoses), diagnoses
+
+
+def test_a_factor_near_1_is_told_with_the_digits_that_differ():
+    result = gradcheck_numpy(
+        np.tanh, lambda i, dy: 1.000003 * dy / np.cosh(i[0]) ** 2, np.ones(3), raise_exception=False
+    )
+    assert "constant factor 1.000003" in str(result)
+
+
+@pytest.mark.parametrize(("pixels", "padding"), [(3, 0), (3, 1), (5, 0)])
+def test_a_rotated_filter_is_no_matter_of_the_border(pixels, padding):
+    rng = np.random.default_rng(0)
+    w = rng.standard_normal((3, 3))
+
+    def correlate(x, w):
+        padded = np.pad(x, padding)
+        size = len(padded) - 2
+        return np.array([[(padded[i : i + 3, j : j + 3] * w).sum() for j in range(size)] for i in range(size)])
+
+    def rotated(inputs, dy):
+        dx = np.zeros((pixels + 2 * padding,) * 2)
+        for (i, j), each in np.ndenumerate(dy):
+            dx[i : i + 3, j : j + 3] += each * w[::-1, ::-1]
+        return dx[padding : padding + pixels, padding : padding + pixels]
+
+    result = gradcheck_numpy(
+        lambda x: correlate(x, w), rotated, rng.standard_normal((pixels,) * 2), raise_exception=False
+    )
+    (block,) = result.blocks
+    patterns = [diagnosis.pattern for diagnosis in block.diagnoses]
+    # One channel, as many pixels out as in: then a rotated filter is the same as a transposed Jacobian.
+    assert patterns == ["transposed" if padding else "flipped"]
 
 
 def test_the_report_and_the_data_say_the_same():

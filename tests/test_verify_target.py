@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from minires.cli import app
 
 TARGETS = """
+import numpy as np
 import minires
 from minires import nn
 from minires.autograd import Function
@@ -47,6 +48,25 @@ def images():
     return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
                          nn.Linear(4, 10))
 
+def pair():
+    return np.tanh, (lambda inputs, dy: dy * (1 - np.tanh(inputs[0]) ** 2)), np.linspace(-1, 1, 5)
+
+def wrong_pair():
+    return (lambda a, b: -1e-12 * a * b), (lambda inputs, dy: (-1e-12 * dy, dy)), (np.full(3, 1e-3), np.full(3, 7e-5))
+
+def without_vjp():
+    return np.tanh, np.ones(3)
+
+class Cube(Function):
+    def forward(self, x):
+        self.save(x)
+        return x**3
+    def backward(self, dy):
+        return dy * minires.tensor(3 * self.saved[0].array ** 2)
+
+def second():
+    return (lambda x: Cube()(x)), minires.randn(3, dtype=minires.float64, requires_grad=True)
+
 nothing = 3
 
 def with_arguments(a):
@@ -79,7 +99,10 @@ def verify(tmp_path, monkeypatch):
     return lambda *arguments: CliRunner().invoke(app, ["verify", *arguments])
 
 
-@pytest.mark.parametrize(("name", "status"), [("right", 0), ("wrong", 1), ("net", 0), ("broken_net", 1), ("times", 0)])
+USERS_OWN = [("right", 0), ("wrong", 1), ("net", 0), ("broken_net", 1), ("times", 0), ("pair", 0), ("wrong_pair", 1)]
+
+
+@pytest.mark.parametrize(("name", "status"), USERS_OWN)
 def test_functions_and_modules_of_the_users_own(verify, name, status):
     result = verify(f"my_targets:{name}", "--json")
     assert result.exit_code == status, result.output
@@ -98,6 +121,28 @@ def test_the_report_of_a_wrong_function(verify):
     assert "0.5" in output
 
 
+@pytest.mark.parametrize(("name", "status"), [("right", 0), ("wrong", 1), ("pair", 0), ("wrong_pair", 1)])
+def test_a_function_along_directions(verify, name, status):
+    result = verify(f"my_targets:{name}", "--mode", "directions", "--json")
+    assert result.exit_code == status, result.output
+    assert json.loads(result.stdout)["mode"] == "directions"
+
+
+def test_second_derivatives_of_a_function(verify):
+    assert verify("my_targets:second").exit_code == 0
+    assert verify("my_targets:second", "--second-order").exit_code == 1
+    assert verify("my_targets:right", "--second-order").exit_code == 0
+
+
+def test_eighty_columns_show_whole_numbers(verify, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    output = verify("my_targets:wrong_pair").stdout
+    assert "-7e-17" in output.replace("-7.0", "-7")
+    assert "…" not in output
+    assert max(map(len, output.splitlines())) <= 80
+    assert "…" not in verify("my_targets:broken_net").stdout
+
+
 def test_a_module_of_images(verify):
     result = verify("my_targets:images", "--image-size", "6", "--against", "nothing")
     assert result.exit_code == 0, result.output
@@ -112,6 +157,7 @@ def test_a_module_of_images(verify):
         ("my_targets:nothing", "must be or return"),
         ("my_targets:with_arguments", "cannot be called without arguments"),
         ("my_targets:empty", "no elements"),
+        ("my_targets:without_vjp", "return its vjp too"),
         ("my_targets:half", "float16"),
         ("my_targets:", "write module:callable"),
         (":right", "write module:callable"),
@@ -129,6 +175,13 @@ def test_an_error_of_the_users_own_keeps_its_traceback_and_is_no_wrong_gradient(
     assert result.exit_code == 2
     assert "KeyError: 'no such key'" in result.stderr
     assert "Traceback" in result.stderr
+
+
+@pytest.mark.parametrize("option", ["--mode=full", "--second-order"])
+def test_a_model_takes_no_option_of_functions(verify, option):
+    result = verify("my_targets:net", option)
+    assert result.exit_code == 2
+    assert "for functions" in result.stderr
 
 
 def test_pytorch_cannot_judge_a_function(verify):

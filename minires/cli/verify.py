@@ -19,6 +19,13 @@ if TYPE_CHECKING:
 WRONG = 1
 
 
+class Mode(StrEnum):
+    """How the derivatives of a function are compared."""
+
+    FULL = "full"
+    DIRECTIONS = "directions"
+
+
 class Against(StrEnum):
     """What else to compare with."""
 
@@ -31,8 +38,8 @@ def verify(
         str,
         typer.Argument(
             metavar="MODEL|MODULE:CALLABLE",
-            help=f"A model by name, or a function or class of your own, which returns a Module or a pair (function, "
-            f"inputs). Models: {MODEL_HELP}",
+            help=f"A model by name, or a function or class of your own, which returns a Module, (function, inputs), or "
+            f"(function, vjp, inputs) for NumPy arrays. Models: {MODEL_HELP}",
             show_default=False,
         ),
     ],
@@ -46,6 +53,15 @@ def verify(
         Against | None,
         typer.Option(help="Compare a model with PyTorch as well, or not.", show_default="torch if it is installed"),
     ] = None,
+    mode: Annotated[
+        Mode | None,
+        typer.Option(
+            help="Of a function: compare every derivative, or along a few random directions.", show_default="full"
+        ),
+    ] = None,
+    second_order: Annotated[
+        bool, typer.Option("--second-order", help="Compare the second derivatives of a function too.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything that was found as JSON.")] = False,
     debug: Debug = False,
 ) -> None:
@@ -59,7 +75,7 @@ def verify(
     manual_seed(seed)
     try:
         with announce_compilation(lambda line: typer.echo(line, err=True)):
-            found = _checked(target, batch_size, image_size, seed, against)
+            found = _checked(target, batch_size, image_size, seed, against, mode, second_order)
     except MENDABLE:
         raise
     except Exception:  # of the user's own code, who needs the traceback; status 1 would say that a gradient is wrong
@@ -83,22 +99,40 @@ def verify(
 
 
 def _checked(
-    target: str, batch_size: int, image_size: int | None, seed: int, against: Against | None
+    target: str,
+    batch_size: int,
+    image_size: int | None,
+    seed: int,
+    against: Against | None,
+    mode: Mode | None,
+    second_order: bool,
 ) -> list[GradientCheck] | Result:
     import importlib.util
 
     from minires.models import get_model
     from minires.nn import Module
-    from minires.verify import gradcheck, verify_model
+    from minires.verify import gradcheck, gradcheck_numpy, gradgradcheck, verify_model
     from minires.verify.model import verify_module
-    from minires.verify.target import load_target
+    from minires.verify.target import Target, load_target
 
-    subject: Any
-    subject, inputs = load_target(target) if ":" in target else (get_model(target), None)
+    found = load_target(target) if ":" in target else Target(get_model(target))
+    subject, inputs = found.subject, found.inputs
     if not isinstance(subject, Module):
         if against is Against.TORCH:
             raise ValueError("--against torch compares models: a function is compared with finite differences only")
-        return gradcheck(subject, inputs or (), raise_exception=False, seed=seed)
+        options: dict[str, Any] = {"mode": str(mode or Mode.FULL), "seed": seed, "raise_exception": False}
+        if found.vjp is not None:
+            if second_order:
+                raise ValueError("--second-order is for functions of Tensors: check the vjp as a function of its own")
+            return gradcheck_numpy(subject, found.vjp, inputs or (), **options)
+        result = gradcheck(subject, inputs or (), **options)
+        if second_order and result:
+            result = gradgradcheck(subject, inputs or (), **options)
+        return result
+    if mode is not None or second_order:
+        raise ValueError(
+            "--mode and --second-order are for functions: a model's parameters are checked along directions"
+        )
     if inputs is not None:
         if against is Against.TORCH:
             raise ValueError("--against torch needs a model of images: return the Module alone")
@@ -123,9 +157,11 @@ def _print_parameters(target: str, checks: list[GradientCheck], rows: int) -> No
     from rich.table import Table
 
     table = Table(title=f"{target}: relative errors of gradients, the worst first", title_justify="left")
-    table.add_column("parameter", no_wrap=True)
-    for heading in ("shape", "norm", "differences", "expected", "PyTorch", ""):
-        table.add_column(heading, justify="right")
+    table.add_column("parameter", overflow="fold")
+    table.add_column("shape", justify="right", overflow="fold")
+    for heading in ("norm", "differences", "expected", "PyTorch"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("", justify="right")
     for check in checks[:rows]:
         shape = "x".join(map(str, check.shape))
         theirs = "-" if check.torch_error is None else f"{check.torch_error:.1e}"

@@ -7,13 +7,14 @@ general. A pattern is a hint; the numbers are the verdict.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
 from minires.verify.result import Diagnosis
 
 FIT = 1e-5
+AXIS = "the length of axis"  # attention divides by the square root of one
 Shape = tuple[int, ...]
 
 
@@ -35,7 +36,10 @@ def diagnose(
     views = analytical, numerical, wrong, output_shape, input_shape
     causes = (found for pattern in _CAUSES if (found := pattern(*views)) is not None)
     places = (found for pattern in _PLACES if (found := pattern(*views)) is not None)
-    return tuple(found for found in (next(causes, None), next(places, None)) if found is not None)
+    cause = next(causes, None)
+    # Where a whole Jacobian is explained, the places that happen to be right tell nothing.
+    place = next(places, None) if cause is None or cause.pattern in _PARTIAL else None
+    return tuple(found for found in (cause, place) if found is not None)
 
 
 def name_factor(factor: float, sizes: dict[str, int]) -> str:
@@ -49,11 +53,21 @@ def name_factor(factor: float, sizes: dict[str, int]) -> str:
 
     if near(-1):
         return "the sign is wrong"
-    for name, size in sizes.items():
-        if size > 1 and near(size):
-            return f"scaled by {name}, {size}: a sum where a mean is meant, or a missing division"
-        if size > 1 and near(1 / size):
-            return f"divided by {name}, {size}: a mean where a sum is meant, or a division too many"
+    for verb, value, cause in (
+        ("scaled", factor, "a sum where a mean is meant, or a missing division"),
+        ("divided", 1 / factor if factor else 0.0, "a mean where a sum is meant, or a division too many"),
+    ):
+        if value <= 1 or abs(value - 1) < FIT:
+            continue
+        counts = [f"{name}, {size}" for name, size in sizes.items() if size > 1 and abs(value / size - 1) <= 10 * FIT]
+        counts += [
+            f"the square root of {name}, {size}"
+            for name, size in sizes.items()
+            if size > 1 and name.startswith(AXIS) and abs(value / size**0.5 - 1) <= 10 * FIT
+        ]
+        if counts:
+            square = ", or a factor 2 as from the derivative of a square" if near(2.0) or near(0.5) else ""
+            return f"{verb} by {' or '.join(counts)}: {cause}{square}"
     for name, size in sizes.items():
         if size > 2 and (near(size / (size - 1)) or near((size - 1) / size)):
             return f"biased against unbiased variance: {size} and {size - 1} are mixed up, {size} being {name}"
@@ -64,6 +78,11 @@ def name_factor(factor: float, sizes: dict[str, int]) -> str:
     return ""
 
 
+def _digits(factor: float) -> str:
+    """Six digits, and of a factor near 1 those that differ."""
+    return f"{factor:.6g}" if abs(factor - 1) > 1e-4 else f"{factor:.10g}"
+
+
 def _stops(a: np.ndarray, n: np.ndarray, wrong: np.ndarray, output: Shape, input: Shape) -> Diagnosis | None:
     if a.any():
         return None
@@ -72,12 +91,16 @@ def _stops(a: np.ndarray, n: np.ndarray, wrong: np.ndarray, output: Shape, input
 
 def _constant_factor(a: np.ndarray, n: np.ndarray, wrong: np.ndarray, output: Shape, input: Shape) -> Diagnosis | None:
     factor = float((a * n).sum() / (n * n).sum()) if n.any() else 0.0
-    if factor == 0 or not _explains(factor * n, a, n):
+    if factor == 0:
+        return None
+    # A factor near 1 must fit much better than 1 does.
+    residual = np.abs(factor * n - a).max()
+    if not _explains(factor * n, a, n) and residual > 0.1 * abs(factor - 1) * np.abs(n).max():
         return None
     sizes = _sizes(output, input)
     meaning = name_factor(factor, sizes)
     return Diagnosis(
-        "constant factor", f"off by the constant factor {factor:.6g}" + (f" ({meaning})" if meaning else "")
+        "constant factor", f"off by the constant factor {_digits(factor)}" + (f" ({meaning})" if meaning else "")
     )
 
 
@@ -93,13 +116,74 @@ def _transposed(a: np.ndarray, n: np.ndarray, wrong: np.ndarray, output: Shape, 
 
 def _flipped(a: np.ndarray, n: np.ndarray, wrong: np.ndarray, output: Shape, input: Shape) -> Diagnosis | None:
     candidates: list[Shape] = [(axis,) for axis in range(len(input)) if input[axis] > 1]
-    candidates += [tuple(range(len(input) - 2, len(input)))] if len(input) > 2 else []
+    candidates += [tuple(range(len(input) - 2, len(input)))] if len(input) > 1 else []
     for axes in candidates:
         flipped = np.flip(n.reshape(-1, *input), tuple(1 + axis for axis in axes)).reshape(n.shape)
         if _explains(flipped, a, n):
             where = " and ".join(map(str, axes))
             return Diagnosis("flipped", f"reversed along axis {where}: as where a filter is rotated, or is not")
+    for flipped in _rotated_windows(n, output, input):
+        if _explains(flipped, a, n):
+            return Diagnosis("flipped", "every window of the input is reversed: the filter is rotated, or is not")
     return None
+
+
+def _rotated_windows(n: np.ndarray, output: Shape, input: Shape) -> Iterator[np.ndarray]:
+    """The Jacobian of a convolution whose filter is rotated by 180 degrees, if it is one.
+
+    Where windows stay whole, each is reversed in itself. Where as many pixels go out as come in, pixels change places.
+    """
+    if min(len(output), len(input)) < 2:
+        return
+    grid = n.reshape(-1, *output[-2:], int(np.prod(input[:-2])), *input[-2:])
+    if output[-2:] == input[-2:]:
+        yield np.moveaxis(grid, (1, 2, 4, 5), (4, 5, 1, 2)).reshape(n.shape)
+    rotated = np.zeros_like(grid)
+    for p in range(output[-2]):
+        for q in range(output[-1]):
+            seen = np.asarray(grid[:, p, q].any(axis=(0, 1)))
+            if not seen.any():
+                return
+            rows, columns = np.flatnonzero(seen.any(axis=1)), np.flatnonzero(seen.any(axis=0))
+            window = (..., slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
+            rotated[:, p, q][window] = grid[:, p, q][window][..., ::-1, ::-1]
+    yield rotated.reshape(n.shape)
+
+
+def _one_triangle(a: np.ndarray, n: np.ndarray, wrong: np.ndarray, output: Shape, input: Shape) -> Diagnosis | None:
+    """A matrix of which both triangles are read, and whose gradient was derived as if it were symmetric."""
+    if len(input) < 2 or input[-1] != input[-2] or input[-1] < 2:
+        return None
+    right = n.reshape(-1, *input)
+    mirrored = right.swapaxes(-1, -2)
+    diagonal = right * np.eye(input[-1])
+    both = right + mirrored - diagonal
+    for hypothesis, what in (
+        (np.tril(both), "the lower triangle has the gradient of both, the upper one none"),
+        (np.triu(both), "the upper triangle has the gradient of both, the lower one none"),
+        (np.tril(right), "the upper triangle has no gradient"),
+        (np.triu(right), "the lower triangle has no gradient"),
+        ((right + mirrored) / 2, "it is made symmetric"),
+        (both, "elements off the diagonal have the gradient of their mirror image too"),
+        (right + mirrored, "it has its transpose added"),
+    ):
+        if _explains(hypothesis.reshape(n.shape), a, n):
+            return Diagnosis(
+                "triangles", f"the function reads both triangles of the matrix, but in the gradient {what}"
+            )
+    return None
+
+
+def _diagonal_only(a: np.ndarray, n: np.ndarray, wrong: np.ndarray, output: Shape, input: Shape) -> Diagnosis | None:
+    if n.shape[0] != n.shape[1] or len(n) < 3 or not a.any() or (a - np.diag(np.diag(a))).any():
+        return None
+    if np.abs(n - np.diag(np.diag(n))).max() <= FIT * np.abs(n).max():
+        return None
+    return Diagnosis(
+        "diagonal only",
+        "each element gets a gradient from its own output only: that through the others is missing, as the sum in the "
+        "gradient of a softmax",
+    )
 
 
 def _shifted(a: np.ndarray, n: np.ndarray, wrong: np.ndarray, output: Shape, input: Shape) -> Diagnosis | None:
@@ -151,15 +235,14 @@ def _missing_mean_term(
     if members.size < 3 or members.size > 400:
         return None
     block = excess[np.ix_(members, members)]
-    values, vectors = np.linalg.eigh((block + block.T) / 2)
-    leading = int(np.abs(values).argmax())
-    size, vector = float(values[leading]), vectors[:, leading]
-    if np.linalg.norm(block - size * np.outer(vector, vector)) > 1e-3 * np.linalg.norm(block):
+    outer, values, inner = np.linalg.svd(block)  # the weight scales rows: no symmetry is left
+    size, vector = float(values[0]), inner[0]
+    if np.linalg.norm(block - size * np.outer(outer[:, 0], vector)) > 1e-3 * np.linalg.norm(block):
         return None
     k = members.size
     if np.ptp(vector) <= 1e-3 * np.abs(vector).max():
         return Diagnosis("missing mean", f"the gradient through the mean of {k} values is missing or wrong")
-    scale = float(np.median(np.diag(n[np.ix_(members, members)]))) / (1 - 2 / k)
+    scale = float(np.median(np.abs(np.diag(n[np.ix_(members, members)])))) / (1 - 2 / k)
     ratio = abs(size / scale)
     if abs(ratio * (k - 1) - 1) < 0.2 or abs(ratio * k - 1) < 0.2:
         return Diagnosis(
@@ -189,7 +272,9 @@ def _factor_where_wrong(
     if factor == 0:
         return Diagnosis("partly stops", "the wrong derivatives are 0: part of the gradient stops")
     meaning = name_factor(factor, _sizes(output, input))
-    text = f"the wrong derivatives are off by the constant factor {factor:.6g}" + (f" ({meaning})" if meaning else "")
+    text = f"the wrong derivatives are off by the constant factor {_digits(factor)}" + (
+        f" ({meaning})" if meaning else ""
+    )
     return Diagnosis("constant factor in places", text)
 
 
@@ -234,6 +319,7 @@ def _sizes(output: Shape, input: Shape) -> dict[str, int]:
     if len(input) >= 3:
         sizes["the number of values of a channel"] = int(np.prod([input[0], *input[2:]]))
         sizes["the size of a plane"] = int(np.prod(input[-2:]))
+    sizes |= {f"{AXIS} {axis} of the input": length for axis, length in enumerate(input) if axis > 0}
     sizes["the number of inputs"] = int(np.prod(input))
     sizes["the number of outputs"] = int(np.prod(output))
     for axis in _broadcast_axes(output, input):
@@ -260,9 +346,12 @@ _CAUSES: tuple[Pattern, ...] = (
     _transposed,
     _flipped,
     _shifted,
+    _one_triangle,
     _missing_sum,
+    _diagonal_only,
     _missing_mean_term,
     _offset,
     _factor_where_wrong,
 )
+_PARTIAL = ("constant offset", "partly stops", "constant factor in places")  # said of the wrong derivatives alone
 _PLACES: tuple[Pattern, ...] = (_one_element, _border, _one_slice)

@@ -14,7 +14,8 @@ Most operations are straight lines as far as one element is concerned. Where the
 f(-h) agree to within rounding, on one branch, there is nothing to extrapolate, and the other steps may be spared: two
 sides that differ by so little would not be told apart by a whole table either.
 
-f may return a vector: every quantity here is then a vector, and every element has its own uncertainty and verdict.
+f may return a vector: every quantity here is then a vector, and every element has its own uncertainty and verdict. How
+precise an element must be rests on its own values, never on those of its neighbours.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from math import factorial
 
 import numpy as np
 
+EPSILON = float(np.finfo(np.float64).eps)
 LEVELS = 4
 SHRINK = 1 / 16  # from one table to the next
 TABLES = 9  # down to steps of 1e-10 of the first
@@ -32,8 +34,10 @@ PATIENCE = 5  # so many tables may be left because another branch is taken there
 FIRST_STEP = 0.0273  # as a part of the scale of x; no round number, lest it fit a period of f
 PRECISION = 1e-8  # what uncertainty is good enough to stop, as a part of the derivative
 SAFETY = 10.0  # uncertainties are estimates: a difference counts beyond so many of them
+ENOUGH = 1e-12  # the same as a part of the values over the steps, where the derivative itself is smaller
 KINK = 1e-6  # one-sided derivatives that differ by less, as a part of the larger, are not told apart
 DROWNED = 1e-12  # slopes that rounding may feign before the first step grows
+STEEPER = 1.15  # slopes to a point 256 times nearer grow at least by this factor if they grow without end
 REACH = 1.0  # how far it may grow
 
 Path = Callable[[float], tuple[np.ndarray, bytes]]  # t -> (f(t), which branches were taken)
@@ -54,6 +58,17 @@ class Derivative:
     evaluations: int
     step: float  # the largest of the last table
 
+    def replace(self, where: np.ndarray, other: Derivative) -> Derivative:
+        """Return this with the elements at ``where`` (m,) of another."""
+        return Derivative(
+            np.where(where, other.value, self.value),
+            np.where(where, other.uncertainty, self.uncertainty),
+            np.where(where, other.kink, self.kink),
+            np.where(where, other.crossed, self.crossed),
+            self.evaluations + other.evaluations,
+            self.step,
+        )
+
 
 def differentiate(
     f: Path,
@@ -64,6 +79,10 @@ def differentiate(
     levels: int = LEVELS,
     tables: int = TABLES,
     reach: float = 0.0,
+    natural: np.ndarray | float = 0.0,
+    resolution: np.ndarray | float = EPSILON,
+    origin: float | None = None,
+    rough: np.ndarray | float = 0.0,
 ) -> Derivative:
     """Return the derivative of ``f`` at 0.
 
@@ -77,6 +96,10 @@ def differentiate(
     levels : how many steps, each half the one before, make up a table
     tables : how many tables to try, each beginning with `SHRINK` times the step of the one before
     reach : how far the first step may grow while ``f`` does not move at all, for over larger ones rounding weighs less
+    natural : array (m,), values over steps: of a derivative much smaller than that, `ENOUGH` of it is precise enough
+    resolution : array (m,), the relative spacing of the numbers that f returns, which are rounded at every step anew
+    origin : the number that f adds t to; steps are then such that the sum is exact
+    rough : array (m,), the part of the noise that shows as steps: what rests over one of them is no constant
     """
     m = start[0].size
     value, uncertainty, gap = np.zeros(m), np.full(m, np.inf), np.full(m, np.inf)
@@ -84,11 +107,13 @@ def differentiate(
     seen_kinks = np.zeros(m, int)
     evaluations = 0
     is_first_table = True
+    # What rests over the first steps is off by its own rounding only, however noisy other inputs make it.
+    still = np.minimum(noise, np.maximum(rough, resolution * np.abs(start[0])))
     while step < reach * SHRINK and (noise > DROWNED * step).any() and _rests(f, start, step):
         step /= SHRINK
         evaluations += 2
     for table in range(tables):
-        h = step * SHRINK**table
+        h = step * SHRINK**table if origin is None else _exact(step * SHRINK**table, origin, levels)
         far = f(h), f(-h)
         evaluations += 2
         is_crossed = any(branches != start[1] for _, branches in far)
@@ -99,15 +124,19 @@ def differentiate(
         evaluations += 2
         if is_first_table and all(branches == start[1] for _, branches in (*far, *near)):
             values = np.stack([values for values, _ in (*far, *near)])
-            slope, doubt = _straight(start[0], values, (h, -h, least, -least), noise)
-            if np.isfinite(slope).all() and (doubt <= _wanted(slope)).all():
+            rests = (values == start[0]).all(axis=0)
+            slope, doubt = _straight(
+                start[0], values, (h, -h, least, -least), np.where(rests, still, noise), resolution
+            )
+            if np.isfinite(slope).all() and (doubt <= _wanted(slope, natural)).all():
                 return Derivative(slope, doubt, kink, crossed, evaluations, h)
-        is_first_table = False
         pairs = [far, *((f(h / 2**k), f(-h / 2**k)) for k in range(1, levels - 1)), near]
         evaluations += 2 * (levels - 2)
         right, left = (np.stack([values for values, _ in side]) for side in zip(*pairs, strict=True))
-        found = _table(start[0], right, left, h, noise)
-        seen_kinks += found.kink
+        rests = is_first_table & ((right == start[0]) & (left == start[0])).all(axis=0)
+        found = _table(start[0], right, left, h, np.where(rests, still, noise), resolution)
+        is_first_table = False
+        seen_kinks += found.kink & np.isfinite(found.gap)  # a step out of the domain tells nothing of a shorter one
         better = found.uncertainty < uncertainty
         # A finer table may resolve what a coarser one took for a kink, if it is sharp enough to have seen the gap.
         better = np.where(kink, ~found.kink & (found.blur < 0.1 * gap), better & ~found.kink)
@@ -116,7 +145,7 @@ def differentiate(
         uncertainty = np.where(better, found.uncertainty, uncertainty)
         gap = np.where(better, found.gap, gap)
         kink, crossed = np.where(better, found.kink, kink), np.where(better, is_crossed, crossed)
-        precise = (uncertainty <= _wanted(value)) & ~kink
+        precise = (uncertainty <= _wanted(value, natural)) & ~kink
         if np.all(precise | (seen_kinks > 1) | (_rounding(noise, h * SHRINK, levels) > uncertainty)):
             break
     return Derivative(value, uncertainty, kink, crossed, evaluations, h)
@@ -137,16 +166,35 @@ def estimate_noise(f: Path, start: np.ndarray, step: float, resolution: np.ndarr
     return np.maximum(noise, resolution * np.abs(start))
 
 
+def steepness(f: Path, start: np.ndarray, noise: np.ndarray, size: float) -> np.ndarray:
+    """Return (m,) 1 or -1 where f(t) has the slope inf or -inf at 0, on one side at least, and 0 elsewhere.
+
+    Slopes to points nearer and nearer grow without end, as those of sqrt(t) and t log(t) do.
+    """
+    found = np.zeros(start.size)
+    for sign in (1.0, -1.0):
+        steps = sign * size * 2.0 ** -np.array([8.0, 16.0, 24.0, 32.0])
+        moves = np.stack([f(t)[0] - start for t in steps])
+        slopes = moves / steps[:, None]
+        grows = (np.abs(slopes[1:]) >= STEEPER * np.abs(slopes[:-1])).all(axis=0)
+        grows &= (np.abs(moves) > SAFETY * noise).all(axis=0) & (np.ptp(np.sign(slopes), axis=0) == 0)
+        found = np.where((found == 0) & grows, np.sign(slopes[0]), found)
+    return found
+
+
 def _rests(f: Path, start: tuple[np.ndarray, bytes], step: float) -> bool:
     """Whether f has the same values and branches at both ends as at 0."""
     return all(np.array_equal(value, start[0]) and branches == start[1] for value, branches in (f(step), f(-step)))
 
 
-def _wanted(value: np.ndarray) -> np.ndarray:
-    """An element much smaller than its neighbours need not be as precise as they."""
-    magnitude = np.abs(value)
-    finite = magnitude[np.isfinite(magnitude)]
-    return PRECISION * np.maximum(magnitude, 1e-2 * finite.max(initial=0.0))
+def _exact(h: float, origin: float, levels: int) -> float:
+    """Return about ``h``, so that h, h/2, ... can be added to ``origin`` without rounding."""
+    least = h / 2 ** (levels - 1)
+    return 2 ** (levels - 1) * max(abs((origin + least) - origin), float(np.spacing(abs(origin))))
+
+
+def _wanted(value: np.ndarray, natural: np.ndarray | float) -> np.ndarray:
+    return np.maximum(PRECISION * np.abs(value), ENOUGH * natural)
 
 
 def _rounding(noise: np.ndarray, h: float, levels: int) -> np.ndarray:
@@ -163,10 +211,13 @@ class _Table:
     blur: np.ndarray  # what gap could be seen
 
 
-def _table(centre: np.ndarray, plus: np.ndarray, minus: np.ndarray, h: float, noise: np.ndarray) -> _Table:
+def _table(
+    centre: np.ndarray, plus: np.ndarray, minus: np.ndarray, h: float, noise: np.ndarray, resolution: np.ndarray | float
+) -> _Table:
     """From values (levels, m) at h, h/2, h/4, ... and at -h, -h/2, -h/4, ..."""
     steps = h / 2.0 ** np.arange(len(plus))[:, None]
-    errors = noise / steps
+    # A value far larger than the one at 0 is rounded more coarsely.
+    errors = np.maximum(noise, resolution * np.maximum(np.abs(plus), np.abs(minus))) / steps
     value, uncertainty = _extrapolate((plus - minus) / (2 * steps), errors, 4.0)
     on_right, right_uncertainty = _extrapolate((plus - centre) / steps, 2 * errors, 2.0)
     on_left, left_uncertainty = _extrapolate((centre - minus) / steps, 2 * errors, 2.0)
@@ -192,13 +243,18 @@ def _table(centre: np.ndarray, plus: np.ndarray, minus: np.ndarray, h: float, no
 
 
 def _straight(
-    centre: np.ndarray, values: np.ndarray, steps: tuple[float, ...], noise: np.ndarray
+    centre: np.ndarray,
+    values: np.ndarray,
+    steps: tuple[float, ...],
+    noise: np.ndarray,
+    resolution: np.ndarray | float,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the slope of the line through ``values`` (4, m) at two pairs of ``steps``, h, -h and nearer ones.
 
     And its uncertainty, which is infinite where they do not lie on a line, within rounding, with ``centre`` at 0.
     """
     h, near = steps[0], steps[2]
+    noise = np.maximum(noise, resolution * np.abs(values).max(axis=0))
     spread = np.ptp((values - centre) / np.array(steps)[:, None], axis=0)
     uncertainty = np.where(spread <= SAFETY * noise / near, spread + noise / h, np.inf)
     return (values[0] - values[1]) / (2 * h), uncertainty

@@ -15,7 +15,7 @@ from minires.verify.directions import check_directions
 from minires.verify.jacobian import FullCheck, element_scales
 from minires.verify.pairs import PairSubject
 from minires.verify.result import GradcheckError, Result
-from minires.verify.subject import Subject, Variable
+from minires.verify.subject import Subject, Variable, kind_of
 from minires.verify.tensors import TensorSubject, check_own_dtype
 from minires.verify.verdict import Tolerance, Verdict
 
@@ -38,8 +38,10 @@ def gradcheck(
     """Compare the gradients of ``fn(*inputs)`` with derivatives computed from its values alone.
 
     The call is that of ``torch.autograd.gradcheck``. The numerical side runs in float64, with steps chosen for every
-    element and an uncertainty for what comes out (see `differences`); at a kink the inputs are nudged and the result
-    says how often. float32 inputs are checked twice: all of it in float64, and the float32 gradient against that.
+    element and an uncertainty for what comes out (see `differences`), which rests on the numbers of that element alone;
+    at a kink the inputs are nudged and the result says how often. float32 inputs are checked twice: all of it in
+    float64, and the float32 gradient against that. A function whose values move in steps, as one that computes in
+    float32 inside, is ill-conditioned, and the result says how large the steps are.
 
     Parameters
     ----------
@@ -47,7 +49,7 @@ def gradcheck(
     inputs : Tensors in float32 or float64, and anything else, passed on as it is
     eps : the largest step to try; by default about 1/40 of the size of each element
     atol, rtol : values apart by ``atol + rtol * |larger|`` count as equal, beside the uncertainty of the numerical one.
-        By default atol is 1e-10, or less for a function whose values are small.
+        By default atol is 1e-10, or less for an output whose value is small beside the element that moves.
     raise_exception : raise unless every derivative is equal; else the result is returned whatever it says
     mode : "full" compares every element of the Jacobian; "directions" compares ``directions`` random directions of
         every input for every output, in time that hardly depends on their sizes
@@ -235,7 +237,14 @@ def check(
 def _arguments(given: Any, caller: str) -> tuple[Any, ...]:
     if isinstance(given, Tensor):
         return (given,)
-    if not isinstance(given, (tuple, list)):
+    arguments = given if isinstance(given, (tuple, list)) else [given]
+    foreign = next((kind for kind in map(kind_of, arguments) if kind.endswith(".Tensor")), None)
+    if foreign is not None:
+        raise ValueError(
+            f"{caller}: give Tensors of minires, not {foreign}: "
+            "minires.tensor(x.detach().cpu().numpy()).requires_grad_() makes one"
+        )
+    if arguments is not given:
         raise ValueError(f"{caller}: give a Tensor or a tuple of them, not {type(given).__name__}")
     return tuple(given)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from minires.verify.subject import SideEffectError, check_shapes, join, split, variables
+from minires.verify.subject import SideEffectError, check_shapes, join, kind_of, split, variables
 
 
 class PairSubject:
@@ -93,7 +93,7 @@ def _check_inputs(arrays: list[Any]) -> None:
         raise ValueError("gradcheck_numpy: there are no inputs")
     for i, array in enumerate(arrays):
         if not isinstance(array, np.ndarray) or array.dtype != np.float64:
-            kind = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
+            kind = array.dtype if isinstance(array, np.ndarray) else kind_of(array)
             raise ValueError(
                 f"gradcheck_numpy: input {i} is {kind}, but differences need float64 arrays: use .astype(np.float64), "
                 "and let fn and vjp close over what has no gradient"

@@ -33,7 +33,10 @@ def rendered(result: Result) -> Any:
         parts.append(Text(f"... and {len(worst_first) - ROWS} more"))
     entries = [entry for block in worst_first for entry in block.worst]
     if entries:
-        table = Table("of", "by", "analytical", "numerical", "expected error", "verdict", title="worst entries")
+        table = Table("of", "by", title="worst entries")
+        for heading in ("analytical", "numerical", "±"):  # a number that is cut off is another number
+            table.add_column(heading, justify="right", no_wrap=True)
+        table.add_column("verdict")
         for entry in entries[:ROWS]:
             numbers = (f"{entry.analytical:.8g}", f"{entry.numerical:.8g}", f"{entry.expected_error:.1g}")
             table.add_row(escape(entry.output), escape(entry.input), *numbers, str(entry.verdict))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -57,6 +57,13 @@ class Subject(Protocol):
 
 class SideEffectError(ValueError):
     """The function under test changes its inputs, or its backward pass the gradient that it is given."""
+
+
+def kind_of(value: Any) -> str:
+    """Return the name of a type for messages; that of another library's Tensor says whose it is."""
+    kind = type(value)
+    foreign = kind.__name__ == "Tensor" and kind.__module__.split(".")[0] != "minires"
+    return f"{kind.__module__}.{kind.__name__}" if foreign else kind.__name__
 
 
 def check_shapes(found: Sequence[tuple[int, ...]], outputs: Sequence[Variable], caller: str) -> None:

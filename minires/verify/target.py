@@ -6,17 +6,30 @@ import importlib
 import inspect
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from minires.autograd import Tensor
 from minires.nn import Module
+from minires.verify.subject import kind_of
 
-WHAT = "a Module, or a pair (function or Module, inputs)"
+WHAT = "a Module, (function or Module, inputs), or NumPy's (function, vjp, inputs)"
 
 
-def load_target(name: str) -> tuple[Any, tuple | None]:
-    """Import ``module:callable``, call it, and return the function or Module to verify and its inputs, if given.
+@dataclass(frozen=True)
+class Target:
+    """A function or Module, its inputs if they are given, and the backward pass of a function of NumPy arrays."""
+
+    subject: Any
+    inputs: tuple | None = None
+    vjp: Callable[..., Any] | None = None
+
+
+def load_target(name: str) -> Target:
+    """Import ``module:callable``, call it, and return what it returns.
 
     The module is searched for in the working directory first. The callable takes no arguments.
 
@@ -42,12 +55,21 @@ def load_target(name: str) -> tuple[Any, tuple | None]:
     target = getattr(module, attribute)
     made = target if isinstance(target, Module) or not callable(target) else _called(target, name)
     if isinstance(made, Module):
-        return made, None
-    if isinstance(made, tuple) and len(made) == 2 and callable(made[0]):
-        inputs = (made[1],) if isinstance(made[1], Tensor) else made[1]
+        return Target(made)
+    if isinstance(made, tuple) and len(made) in (2, 3) and all(callable(part) for part in made[:-1]):
+        inputs = (made[-1],) if isinstance(made[-1], (Tensor, np.ndarray)) else made[-1]
         if isinstance(inputs, (tuple, list)):
-            return made[0], tuple(inputs)
-    raise ValueError(f"{name} must be or return {WHAT}, got {type(made).__name__}")
+            lacks_vjp = len(made) == 2 and inputs and all(isinstance(x, np.ndarray) for x in inputs)
+            if lacks_vjp and not isinstance(made[0], Module):
+                raise ValueError(
+                    f"{name} returns a function of NumPy arrays: return its vjp too, (function, vjp, inputs)"
+                )
+            return Target(made[0], tuple(inputs), made[1] if len(made) == 3 else None)
+    raise ValueError(f"{name} must be or return {WHAT}, got {_kind(made)}")
+
+
+def _kind(made: Any) -> str:
+    return f"({', '.join(map(kind_of, made))})" if isinstance(made, tuple) else kind_of(made)
 
 
 def _called(target: Callable[[], Any], name: str) -> Any:

@@ -12,9 +12,11 @@ from minires.autograd import Tensor, enable_grad, grad
 from minires.device import to_device
 from minires.verify.branches import watching
 from minires.verify.result import Result
-from minires.verify.subject import SideEffectError, check_shapes, join, split, variables
+from minires.verify.subject import SideEffectError, check_shapes, join, kind_of, split, variables
 from minires.verify.verdict import Verdict
 
+AROUND = 8  # points where gradients in two dtypes are compared
+COMMON = 0.7  # of random differences at so many points, the mean is about 1/sqrt(8) of one
 OWN_DTYPE_TOLERANCE = 3e-5  # of a float32 gradient, as a part of the largest derivative along with it
 
 
@@ -111,10 +113,10 @@ class TensorSubject:
             (result,) if isinstance(result, Tensor) else tuple(result) if isinstance(result, (tuple, list)) else ()
         )
         if not results or not all(isinstance(output, Tensor) for output in results):
-            kinds = f" of {', '.join(type(output).__name__ for output in results)}" if results else ""
+            kinds = f" of {', '.join(map(kind_of, results))}" if results else ""
             raise ValueError(
                 f"{self.caller}: the function must return a Tensor or a tuple of Tensors, it returned "
-                f"{type(result).__name__}{kinds}"
+                f"{kind_of(result)}{kinds}"
             )
         if not any(output.is_floating_point() for output in results):
             raise ValueError(f"{self.caller}: the function returned {results[0].dtype} only, which has no gradient")
@@ -150,33 +152,80 @@ class TensorSubject:
             return (False,) * len(self.positions)
         rng = np.random.default_rng(0)
         seeds = [self._tensor(np.asarray(rng.standard_normal(o.shape)), o) for o in outputs]
-        before = [seed.array.copy() for seed in seeds]
-        gradients = grad(outputs, [arguments[i] for i in self.positions], seeds, allow_unused=True)
-        if any((seed.array != untouched).any() for seed, untouched in zip(seeds, before, strict=True)):
+        tensors = [x for x in arguments if isinstance(x, Tensor)]
+        before = [[x.array.copy() for x in group] for group in (seeds, tensors, outputs)]
+
+        def backward() -> Sequence[Tensor | None]:
+            return grad(outputs, [arguments[i] for i in self.positions], seeds, retain_graph=True, allow_unused=True)
+
+        gradients = backward()
+        kinds = "the gradient of an output", "an input of the function", "an output of the function"
+        for kind, group, arrays in zip(kinds, (seeds, tensors, outputs), before, strict=True):
+            if any(not _same(x.array, array) for x, array in zip(group, arrays, strict=True)):
+                raise SideEffectError(
+                    f"{self.caller}: the backward pass changes {kind} in place, which others may still need: work on a "
+                    "copy"
+                )
+        first = [None if g is None else g.array.copy() for g in gradients]
+        if not _all_same(backward(), first) and _all_same(self._backward_anew(seeds), first):
             raise SideEffectError(
-                f"{self.caller}: the backward pass changes the gradient of an output in place, which others may still "
-                "need: work on a copy"
+                f"{self.caller}: the backward pass changes a saved value in place, so that a second one through the "
+                "same graph gives other gradients: work on a copy"
             )
         return tuple(gradient is not None for gradient in gradients)
+
+    def _backward_anew(self, seeds: list[Tensor]) -> Sequence[Tensor | None]:
+        arguments = self._arguments_at(self.point)
+        outputs = [output for output in self.outputs_of(arguments) if output.requires_grad]
+        return grad(outputs, [arguments[i] for i in self.positions], seeds, allow_unused=True)
+
+
+def _same(a: Any, b: Any) -> bool:
+    return np.array_equal(to_device(a, None), to_device(b, None), equal_nan=a.dtype.kind in "fc")
+
+
+def _all_same(gradients: Sequence[Tensor | None], arrays: Sequence[Any]) -> bool:
+    return all(
+        b is None if g is None else b is not None and _same(g.array, b) for g, b in zip(gradients, arrays, strict=True)
+    )
 
 
 def check_own_dtype(result: Result, fn: Callable[..., Any], inputs: Sequence[Any], seed: int) -> Result:
     """Compare vector-Jacobian products in the dtypes of the inputs with those in float64, which ``result`` is about.
 
-    They may differ by rounding: by `OWN_DTYPE_TOLERANCE` times the norm of the product.
+    They may differ by rounding: by `OWN_DTYPE_TOLERANCE` times the norm of the product. Where they differ by more, the
+    difference at points around tells: that of a wrong gradient stays, that of cancellation changes its sign.
     """
     own, double = (TensorSubject("gradcheck", fn, inputs, double=choice) for choice in (False, True))
     rng = np.random.default_rng(seed)
     cotangents = [rng.standard_normal(sum(y.size for y in own.outputs)) for _ in range(3)]
     pairs = zip(own.pull_back(own.point, cotangents), double.pull_back(own.point, cotangents), strict=True)
-    for ours, exact in pairs:
+    for cotangent, (ours, exact) in zip(cotangents, pairs, strict=True):
         for x in own.inputs:
             apart = float(np.linalg.norm(ours[x.part] - exact[x.part]))
             size = float(np.linalg.norm(exact[x.part]))
             if not apart <= OWN_DTYPE_TOLERANCE * max(size, 1e-3 * float(np.linalg.norm(exact))):
+                is_wrong = not np.isfinite(apart) or _stays(own, double, cotangent, x.part, rng)
+                verdict = Verdict.DIFFERENT if is_wrong else Verdict.ILL_CONDITIONED
                 message = (
-                    f"different: the gradient of {x.name} computed in float32 is off by {apart:.2g}, of a norm of "
+                    f"{verdict}: the gradient of {x.name} computed in float32 is off by {apart:.2g}, of a norm of "
                     f"{size:.2g}, from the same gradient computed in float64"
                 )
-                return replace(result, failure=(Verdict.DIFFERENT, message))
+                if not is_wrong:
+                    message += ", by amounts that change from point to point: does it cancel large numbers?"
+                return replace(result, failure=(verdict, message))
     return result
+
+
+def _stays(
+    own: TensorSubject, double: TensorSubject, cotangent: np.ndarray, part: slice, rng: np.random.Generator
+) -> bool:
+    """Whether gradients in the two dtypes differ in about the same way at points around."""
+    differences = []
+    for _ in range(AROUND):
+        beside = own.point * (1 + 0.1 * rng.uniform(-1, 1, own.point.size))
+        beside = beside.astype(np.float32).astype(np.float64)
+        ours, exact = (subject.pull_back(beside, [cotangent])[0] for subject in (own, double))
+        differences.append((ours - exact)[part])
+    common = float(np.linalg.norm(np.mean(differences, axis=0)))
+    return not common <= COMMON * float(np.sqrt(np.mean(np.sum(np.square(differences), axis=1))))

@@ -26,13 +26,17 @@ EQUAL, ILL_CONDITIONED, NOT_DIFFERENTIABLE, DIFFERENT = (
     ORDER.index(v) for v in (Verdict.EQUAL, Verdict.ILL_CONDITIONED, Verdict.NOT_DIFFERENTIABLE, Verdict.DIFFERENT)
 )
 
+ROUNDING = 1e-11  # what rounding may leave unknown of a derivative, as a part of the values over the steps
+NEGLIGIBLE = 1e-7  # and what of one that it hides, unless both sides are 0
+
 
 @dataclass(frozen=True)
 class Tolerance:
     """What counts as equal, beside the uncertainty of the numerical derivative.
 
-    ``relative`` is a part of the derivative itself. ``absolute`` is None for `small`. A derivative whose uncertainty
-    is larger than ``resolution`` times itself and larger than the absolute tolerance cannot be judged.
+    ``relative`` is a part of the derivative itself. ``absolute`` is None for `small`. A derivative cannot be judged if
+    its uncertainty is larger than ``resolution`` times itself, and than what is small, and than what the rounding of
+    values leaves unknown anyway, `ROUNDING` times the values over the steps.
     """
 
     relative: float = 1e-6
@@ -41,7 +45,11 @@ class Tolerance:
 
     def small(self, natural: np.ndarray | float) -> np.ndarray | float:
         """Return what is as good as 0, where values over steps are about ``natural``: 1e-10, or that part of it."""
-        return 1e-10 * np.minimum(1.0, natural) if self.absolute is None else self.absolute
+        return _small(natural) if self.absolute is None else self.absolute
+
+
+def _small(natural: np.ndarray | float) -> np.ndarray | float:
+    return 1e-10 * np.minimum(1.0, natural)
 
 
 def judge(
@@ -50,29 +58,33 @@ def judge(
     uncertainty: np.ndarray,
     kink: np.ndarray,
     crossed: np.ndarray,
-    scale: np.ndarray | float,
+    summed: np.ndarray | float,
     natural: np.ndarray | float,
     tolerance: Tolerance,
+    steepness: np.ndarray | float = 0.0,
 ) -> np.ndarray:
     """Return the verdict on each derivative, as positions in `ORDER`.
 
     Parameters
     ----------
     analytical, value, uncertainty, kink, crossed : arrays of one shape, see `differences.Derivative`
-    scale : the size of the derivatives around: what is a thousand times smaller need not be as precise
-    natural : values over steps: what a derivative of this function might be
+    summed : the size of the numbers that were added up to make each derivative, 0 where it stands for itself
+    natural : of each derivative, the value of its output over the step: the numbers that rounding takes a part of
+    steepness : 1 or -1 where the derivative is known to be inf or -inf, see `differences.steepness`
     """
     doubt = SAFETY * uncertainty
     small = tolerance.small(natural)
-    rounding = 100 * np.finfo(np.float64).eps * scale  # of the analytical side
     apart = np.abs(analytical - value)
-    larger = np.maximum(np.abs(value), np.abs(analytical))
+    larger = np.maximum(np.maximum(np.abs(value), np.abs(analytical)), summed)
+    rounding = 100 * np.finfo(np.float64).eps * larger  # of the analytical side
     equal = apart <= tolerance.relative * larger + small + rounding + doubt
-    judged = (doubt <= tolerance.resolution * np.maximum(larger, 1e-3 * scale)) | (doubt <= small)
+    judged = (doubt <= tolerance.resolution * larger) | (doubt <= np.maximum(small, _small(natural)))
+    rounded = doubt <= ROUNDING * natural
+    judged |= rounded & ((doubt <= 0.1 * larger) | (doubt <= NEGLIGIBLE) | (larger <= 1e-3 * doubt))
     judged &= np.isfinite(doubt)  # inf <= inf says nothing
     verdicts = np.where(equal, np.where(judged, EQUAL, ILL_CONDITIONED), DIFFERENT)
     # A gradient follows the branch taken at the point itself: beside it, another one may be right.
     verdicts = np.where((verdicts == DIFFERENT) & crossed, NOT_DIFFERENTIABLE, verdicts)
     verdicts = np.where(kink, NOT_DIFFERENTIABLE, verdicts)
-    unknown = kink | ~np.isfinite(uncertainty)
+    unknown = np.where(np.isnan(analytical), kink | ~np.isfinite(uncertainty), np.sign(analytical) == steepness)
     return np.where(np.isfinite(analytical), verdicts, np.where(unknown, NOT_DIFFERENTIABLE, DIFFERENT))

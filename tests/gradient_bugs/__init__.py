@@ -8,6 +8,6 @@ by the checker and by PyTorch's: a bug is a bug only beside a gradient that is r
 
 from importlib import import_module
 
-MODULES = ["conv", "norm", "losses", "pooling", "elementwise", "shape"]
+MODULES = ["conv", "norm", "losses", "pooling", "elementwise", "shape", "structure", "mixed"]
 OPS = [op for name in MODULES for op in import_module(f"gradient_bugs.{name}").OPS]
 BUGS = [(op, bug) for op in OPS for bug in op.bugs]
