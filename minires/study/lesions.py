@@ -20,7 +20,7 @@ import numpy as np
 from minires.autograd import Function, Tensor, no_grad, observe
 from minires.nn import Module
 from minires.nn import functional as F
-from minires.ops.arithmetic import Add
+from minires.ops.arithmetic import Add, Sub
 from minires.ops.fusion import unfused
 from minires.study.blocks import block_shapes, find_blocks
 from minires.study.errors import StudyError
@@ -239,7 +239,7 @@ class _BranchCutter:
     """
 
     def __init__(self, skips: Sequence[Skip]):
-        self.cut = {skip.number: skip.shortcut_index for skip in skips}
+        self.cut = {skip.number: (skip.shortcut_index, skip.shortcut_sign) for skip in skips}
         self.number: int | None = None  # of the next operation; None outside the model
 
     def begin(self, module: Module, inputs: tuple) -> None:
@@ -253,13 +253,14 @@ class _BranchCutter:
     def forward(self, function: Function, inputs: tuple, outputs: tuple, seconds: float) -> None:
         if self.number is None:
             return
-        index = self.cut.get(self.number)
+        cut = self.cut.get(self.number)
         self.number += 1
-        if index is None:
+        if cut is None:
             return
-        if not isinstance(function, Add):
+        if not isinstance(function, (Add, Sub)):
             raise StudyError("this model does not take the same way in every pass: its blocks cannot be dropped")
-        outputs[0].array[...] = inputs[index].array
+        index, sign = cut
+        outputs[0].array[...] = sign * inputs[index].array
 
     def backward(self, function: Function, grad_outputs: tuple, grad_inputs: tuple, seconds: float) -> None:
         """There is no graph to walk."""

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from minires.autograd import Edge, Function, Tensor, enable_grad, no_grad, observe
 from minires.autograd.checkpoint import Checkpointed
-from minires.device import array_module
+from minires.device import Array, array_module
 from minires.nn import Module, Parameter
 from minires.nn import functional as F
 from minires.ops.fusion import unfused
@@ -52,6 +52,7 @@ class Operation:
     inputs, outputs : Tensors (or numbers, or None)
     calls : the module calls that it ran in, the outermost first
     sources : the inputs that depend on the traced input, each with its position
+    weights : the inputs that are parameters, or were computed from parameters alone
     """
 
     number: int
@@ -60,11 +61,17 @@ class Operation:
     outputs: tuple[Tensor, ...]
     calls: tuple[Call, ...]
     sources: tuple[tuple[int, Value], ...]
+    weights: tuple[Tensor, ...]
 
     @property
     def weighs(self) -> bool:
         """Whether it uses a parameter."""
-        return any(isinstance(value, Parameter) for value in self.inputs)
+        return bool(self.weights)
+
+    @property
+    def weight(self) -> int:
+        """The number of elements of ``weights``."""
+        return sum(weight.numel() for weight in self.weights)
 
     @property
     def place(self) -> str:
@@ -165,6 +172,15 @@ def scalar_loss(model: Module, images: Tensor, labels: Tensor, loss_fn: LossFunc
     return loss
 
 
+def norm(array: Array) -> float:
+    """Return the Euclidean norm of an array of any floating-point dtype, where squares may under- or overflow too."""
+    xp = array_module(array)
+    largest = float(xp.abs(array).max(initial=0))
+    if not largest or not math.isfinite(largest):
+        return largest
+    return largest * float(xp.linalg.norm(array.astype(xp.float64) / largest))
+
+
 @contextmanager
 def untouched(model: Module, training: bool | None = None) -> Iterator[None]:
     """Put buffers, such as running statistics, and modes back as they were; ``training`` sets the mode inside."""
@@ -189,6 +205,7 @@ class _Recorder:
         self.input = images.detach().requires_grad_()
         self.operations: list[Operation] = []
         self.by_function: dict[int, Operation] = {}
+        self.from_parameters: dict[int, Tensor] = {}  # by their identities, which are theirs as long as they live
         self.calls: list[Call] = []
         self.count = 0
 
@@ -222,7 +239,12 @@ class _Recorder:
                 maker = self.by_function.get(id(edge.function))
                 if maker is not None and maker.sources:
                     sources.append((position, Value(id(edge.function), edge.output_index)))
-        operation = Operation(len(self.operations), function, inputs, outputs, tuple(self.calls), tuple(sources))
+        weights = tuple(value for value in inputs if isinstance(value, Parameter) or id(value) in self.from_parameters)
+        if weights and not sources:
+            self.from_parameters |= {id(output): output for output in outputs}
+        operation = Operation(
+            len(self.operations), function, inputs, outputs, tuple(self.calls), tuple(sources), weights
+        )
         self.operations.append(operation)
         self.by_function[id(function)] = operation
 
