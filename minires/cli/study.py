@@ -78,11 +78,11 @@ def study(
     from minires.cli.compiling import announce_compilation
     from minires.device import as_device, module_for
     from minires.study.figure import new_figure
-    from minires.study.report import template, write_report
+    from minires.study.report import check_folder, template, write_report
     from minires.study.subject import Subject, SurveyOptions
     from minires.study.survey import survey
 
-    new_figure()  # what is not installed is an error now, not after the trainings
+    new_figure()  # what is not installed or cannot be written is an error now, not after the trainings
     template()
     module_for(as_device(device))
     options = SurveyOptions(
@@ -101,6 +101,7 @@ def study(
         seed=seed,
         device=device,
     )
+    check_folder(out)
     command = shlex.join(["minires", *sys.argv[1:]])
 
     from rich.console import Console

@@ -63,21 +63,6 @@ class SingularValues:
         reached = np.cumsum(self.weights)
         return float(self.values[min(int(np.searchsorted(reached, share * reached[-1])), len(self.values) - 1)])
 
-    def row(self) -> dict[str, float | None]:
-        """Return what is known: of exact values their distribution, else a bound from above and one from below."""
-        low, high = float(self.values[0]), float(self.values[-1])
-        return {
-            "zero": self.zero_share if self.exact else None,
-            "smallest": low if self.exact else None,
-            **{
-                name: self.quantile(share) if self.exact else None
-                for name, share in (("10 % quantile", 0.1), ("median", 0.5), ("90 % quantile", 0.9))
-            },
-            "largest": high if self.exact else None,
-            "smallest, at most": None if self.exact else low,
-            "largest, at least": None if self.exact else high,
-        }
-
 
 @dataclass(frozen=True)
 class BlockJacobian:
@@ -95,12 +80,25 @@ class BlockJacobians:
     blocks: tuple[BlockJacobian, ...]
 
     def rows(self) -> list[dict[str, Any]]:
-        """Return one record a Jacobian."""
-        return [
-            {"block": block.block, "part": part, "exact": values.exact, **values.row()}
+        """Return one record a Jacobian: the distribution of its singular values, or else a bound from either side."""
+        parts = [
+            (block.block, part, values)
             for block in self.blocks
             for part, values in (("whole", block.whole), ("branch", block.branch))
         ]
+        all_exact = all(values.exact for _, _, values in parts)
+        names = ("zero", "smallest", "10 % quantile", "median", "90 % quantile", "largest")
+        records = []
+        for block, part, values in parts:
+            low, high = float(values.values[0]), float(values.values[-1])
+            known = (values.zero_share, low, *(values.quantile(share) for share in (0.1, 0.5, 0.9)), high)
+            record: dict[str, Any] = {"block": block, "part": part, "exact": values.exact}
+            record |= zip(names, known, strict=True) if values.exact else dict.fromkeys(names)
+            if not all_exact:
+                record["smallest, at most"] = None if values.exact else low
+                record["largest, at least"] = None if values.exact else high
+            records.append(record)
+        return records
 
 
 def block_jacobians(
@@ -189,7 +187,9 @@ def _all_singular_values(matrix: Matrix, epsilon: float) -> SingularValues:
         square = matrix @ matrix.T if rows <= columns else matrix.T @ matrix
         values = np.sqrt(np.maximum(np.linalg.eigvalsh(square), 0))
         precision = max(precision, math.sqrt(4 * math.sqrt(len(values)) * np.finfo(np.float64).eps))
-    return SingularValues(values, np.full(len(values), 1 / len(values)), True, precision * float(values[-1]))
+    return SingularValues(
+        values.astype(np.float64), np.full(len(values), 1 / len(values)), True, precision * float(values[-1])
+    )
 
 
 def _bounds(output: Tensor, source: Tensor, steps: int, seed: int) -> SingularValues:

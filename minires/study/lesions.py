@@ -59,7 +59,7 @@ class Lesions:
     """All lesions of a net; ``error`` and ``loss`` are those of the net as it was.
 
     ``residual`` tells whether blocks lost their branches (True) or were bridged as a whole (False); ``kept`` names the
-    blocks that cannot be bridged because their output has another shape than their input.
+    blocks that cannot be bridged because they do not return one Tensor of the shape of the one that they take.
     """
 
     error: float
@@ -182,8 +182,8 @@ class _Surgery:
             self.kept = [name for name in blocks if name not in self.names]
         if not self.names:
             raise StudyError(
-                "this model has no block that could be dropped: no residual sum, and no repeated module whose output "
-                "has the shape of its input"
+                "this model has no block that could be dropped: no residual sum, and no repeated module that takes one "
+                "Tensor and returns one of the same shape"
             )
 
     @contextmanager
