@@ -29,8 +29,8 @@ from minires.study import (
 )
 from minires.study.figure import svg
 from minires.study.lanczos import lanczos
-from minires.study.landscape import filter_normalised
-from minires.study.shattering import Autocorrelation, autocorrelation
+from minires.study.landscape import Landscape, filter_normalised
+from minires.study.shattering import Autocorrelation, ShatteringByDepth, autocorrelation
 
 
 def symmetric(eigenvalues, seed=0):
@@ -317,6 +317,26 @@ def test_two_directions_meet_the_first_in_the_middle():
         draw_landscape({"line": line, "plane": plane})
 
 
+def test_planes_share_one_scale_and_no_label_is_cut_off():
+    steps = np.linspace(-1, 1, 5)
+    planes = {
+        name: Landscape(steps, scale * (1 + steps[:, None] ** 2 + steps**2))
+        for name, scale in {"flat": 1.0, "steep": 1000.0}.items()
+    }
+    figure = draw_landscape(planes)
+    flat, steep, _ = figure.axes  # and one colour bar
+    assert flat.collections[0].get_clim() == steep.collections[0].get_clim()
+    figure.draw_without_rendering()
+    for axes in figure.axes:
+        for label in (axes.xaxis.label, axes.yaxis.label, axes.title):
+            box = label.get_window_extent()
+            assert box.x0 >= 0
+            assert box.y0 >= 0
+            assert box.x1 <= figure.bbox.width
+            assert box.y1 <= figure.bbox.height
+    assert "<svg" in svg(draw_landscape({"level": Landscape(steps, np.ones((5, 5)))}))
+
+
 def test_directions_have_the_norm_of_each_filter():
     weight = nn.Conv2d(3, 4, 3).weight
     weight.data[2] = 0
@@ -372,6 +392,16 @@ def test_white_noise_is_not_correlated():
 def test_the_length_is_interpolated():
     assert Autocorrelation(np.array([1.0, 0.8, 0.3]), spacing=0.1).length == pytest.approx(0.16)
     assert Autocorrelation(np.array([1.0, 0.9]), spacing=0.1).length == math.inf
+
+
+def test_what_falls_within_a_step_is_drawn_at_the_step():
+    """Values of 0 at the first lag give half a step by interpolation, which nobody has seen."""
+    curves = [Autocorrelation(np.array(values), 0.1) for values in ([1.0, 0.9, 0.2], [1.0, 0.0, 0.0], [1.0, 0.9, 0.8])]
+    assert curves[1].length == pytest.approx(0.05)
+    figure = draw_shattering_by_depth({"net": ShatteringByDepth("net", (1, 2, 4), tuple(curves))})
+    drawn = figure.axes[0].lines[0].get_ydata()
+    assert drawn[:2] == pytest.approx([0.1 + 0.1 * 4 / 7, 0.1])
+    assert math.isnan(drawn[2])
 
 
 def test_a_linear_model_has_nothing_to_correlate():

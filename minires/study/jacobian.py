@@ -246,7 +246,7 @@ def draw_block_jacobians(results: Mapping[str, BlockJacobians]) -> Figure:
                 places = np.array(known) + offset
                 medians, lows, highs = ([chosen[k].quantile(q) for k in known] for q in (0.5, 0.1, 0.9))
                 largest = [chosen[k].values[-1] for k in known]
-                axes.plot(places, medians, linestyle="none", label=f"{name}: 10, 50, 90 %", **style)
+                axes.plot(places, medians, linestyle="none", label=f"{name}: 10, 50, 90 %", clip_on=False, **style)
                 axes.vlines(places, lows, highs, color=style["color"])
                 axes.plot(places, largest, "_", color=style["color"], label=f"{name}: largest")
                 zeros.bar(places, [chosen[k].zero_share for k in known], 0.24, color=style["color"])
@@ -254,11 +254,14 @@ def draw_block_jacobians(results: Mapping[str, BlockJacobians]) -> Figure:
                 places, least = np.array(bounded) + offset, [chosen[k].values[-1] for k in bounded]
                 axes.plot(places, least, linestyle="none", marker="$\\uparrow$", markersize=9, color=style["color"],
                           label=f"{name}: largest, at least")  # fmt: skip
+                for place in places:
+                    zeros.text(place, 0.02, "?", ha="center", color=style["color"])
         axes.axhline(1, color="0.6", linewidth=1)
         axes.set(ylabel="singular value", title=label if len(results) > 1 else "")
         axes.set_ylim(bottom=0)
-        zeros.set(ylabel="share that are zero", ylim=(0, 1), xlim=axes.get_xlim())
+        zeros.set(ylabel="share that are zero", ylim=(0, 1))
         for panel in (axes, zeros):
+            panel.set_xlim(-0.5, len(result.blocks) - 0.5)
             label_ticks(panel, [block.block for block in result.blocks])
     legend_above(figure, panels[0])
     return figure

@@ -24,7 +24,7 @@ from minires.ops.arithmetic import Add, Sub
 from minires.ops.fusion import unfused
 from minires.study.blocks import block_shapes, find_blocks
 from minires.study.errors import StudyError
-from minires.study.figure import check_results, label_ticks, legend_above, line_style, new_figure
+from minires.study.figure import check_results, label_ticks, legend_above, line_style, new_figure, whole_ticks
 from minires.study.skips import Skip, find_skips
 from minires.study.trace import LossFunction, check_batch, check_output, trace, untouched
 
@@ -310,6 +310,8 @@ def draw_lesions(results: Mapping[str, Lesions]) -> Figure:
     titles = {"drop one": "block dropped", "drop several": "blocks dropped", "reorder": "disorder, 1 - Kendall's tau"}
     for axes, kind in zip(panels, shown, strict=True):
         axes.set_xlabel(titles[kind])
+        if kind == "drop several":
+            whole_ticks(axes)
     if shown[0] == "drop one":
         label_ticks(panels[0], _dropped_blocks(results))
     legend_above(figure, panels[0])

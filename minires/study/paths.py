@@ -28,7 +28,7 @@ from minires.nn import Module
 from minires.nn import functional as F
 from minires.study.decomposition import ROUNDING, parts_at, through_branch, through_shortcut
 from minires.study.errors import StudyError
-from minires.study.figure import check_results, legend_above, line_style, new_figure
+from minires.study.figure import check_results, legend_above, line_style, new_figure, whole_ticks
 from minires.study.skips import Skip, require_skips
 from minires.study.trace import LossFunction, Trace, norm, trace
 
@@ -247,5 +247,7 @@ def draw_path_gradients(results: Mapping[str, PathGradients]) -> Figure:
     numbers.set(ylabel="share of the paths")
     norms.set(ylabel="gradient of one path", yscale="log")
     shares.set(ylabel="share of the gradient", xlabel="path length (branches taken)")
+    for axes in (numbers, norms, shares):
+        whole_ticks(axes)
     legend_above(figure, shares)
     return figure
