@@ -243,8 +243,8 @@ def shattering(subject: Subject) -> Section:
     findings = []
     for net, found in by_depth.items():
         ends = zip(found.depths, found.autocorrelations, strict=True)
-        first, *_, last = (f"{_reach(curve)} at depth {depth}" for depth, curve in ends)
-        findings.append(f"{net}: the autocorrelation {first}, {last}.")
+        first, *_, last = (f"at depth {depth} it {_reach(curve)}" for depth, curve in ends)
+        findings.append(f"{net}, autocorrelation: {first}; {last}.")
     for name, line in lines.items():
         findings.append(f"{name}, fresh, from one image to another: the autocorrelation {_reach(line)}.")
     tables = [Table(f"shattering-{_slug(net)}", found.rows()) for net, found in by_depth.items()]
@@ -521,7 +521,7 @@ def _reach(found: Autocorrelation) -> str:
     if math.isinf(found.length):
         return f"stays above 1/2 over {_percent((len(found.values) - 1) * found.spacing)} of the line"
     if found.length < found.spacing:
-        return f"is {found.values[1]:.2f} after one step, {_percent(found.spacing, 2)} of the line,"
+        return f"is {found.values[1]:.2f} after one step, {_percent(found.spacing, 2)} of the line"
     return f"falls below 1/2 after {_percent(found.length)} of the line"
 
 
