@@ -227,6 +227,15 @@ def test_closed_rectifiers_are_zero_singular_values(dtype, svd_up_to, monkeypatc
     assert "largest, at least" not in whole
 
 
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_zero_is_told_from_small_in_16_bits(dtype):
+    """Branches of F(x) = W relu(x) have as many zeros as x has negative numbers; none is added by the shortcut."""
+    x = np.where(np.arange(64) % 4, 1.0, -1.0)[None]
+    net = RectifierBlock(np.eye(64), np.diag(np.linspace(0.25, 1, 64))).to(getattr(minires, dtype))
+    (block,) = block_jacobians(net, minires.tensor(x).to(getattr(minires, dtype))).blocks
+    assert (block.branch.zero_share, block.whole.zero_share) == (0.25, 0)
+
+
 def test_bounds_are_named_as_bounds():
     """Where Lanczos stops early, no quantile and no exact value is given, and the bounds are bounds."""
     net, x, expected = rectifier_block(200, minires.float64)

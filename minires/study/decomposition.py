@@ -14,15 +14,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from minires.autograd import Tensor, grad
 from minires.device import Array, array_module
 from minires.nn import Module
 from minires.nn import functional as F
 from minires.study.figure import check_results, label_ticks, legend_above, line_style, new_figure
 from minires.study.skips import Skip, require_skips
-from minires.study.trace import LossFunction, norm, trace
+from minires.study.trace import LossFunction, epsilon, norm, trace
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -149,7 +147,7 @@ def _split(skip: Skip, at_sum: Tensor, at_fork: Tensor) -> SkipGradient:
     norms = [norm(shortcut), norm(branch)]
     scale = sum(norms)
     rest = norm(whole - shortcut - branch) / scale if scale else 0.0
-    if skip.feeds_only_this and rest > ROUNDING * np.finfo(at_fork.dtype).eps:
+    if skip.feeds_only_this and rest > ROUNDING * epsilon(at_fork.dtype):
         raise ArithmeticError(
             f"at {skip.name} the gradient through the shortcut and the gradient through the branch do not add up to "
             f"the whole: they differ by {rest:.1e} of their norms"

@@ -17,12 +17,13 @@ from numpy.typing import NDArray
 
 from minires.autograd import Tensor, enable_grad, grad
 from minires.device import module_for
+from minires.dtypes import wide_dtype
 from minires.nn import Module
 from minires.study.errors import StudyError
 from minires.study.figure import check_results, label_ticks, legend_above, line_style, new_figure
 from minires.study.lanczos import Vector, lanczos
 from minires.study.skips import Skip, find_skips, require_skips
-from minires.study.trace import trace, untouched
+from minires.study.trace import epsilon, trace, untouched
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -138,8 +139,10 @@ def block_jacobians(
         for name in chosen:
             skip = skips[name]
             if name in small:
-                epsilon = float(np.finfo(skip.sum.dtype).eps)
-                parts = [_all_singular_values(matrix, epsilon) for matrix in _jacobians(skip, copied.get(name))]
+                parts = [
+                    _all_singular_values(matrix, _rounding(skip.sum.dtype))
+                    for matrix in _jacobians(skip, copied.get(name))
+                ]
             else:
                 parts = [_bounds(end, skip.fork, steps, seed) for end in (skip.sum, skip.branch)]
             found.append(BlockJacobian(name, *parts))
@@ -178,17 +181,26 @@ def _jacobian(output: Tensor, source: Tensor, copies: int) -> Matrix:
     return np.concatenate(rows)
 
 
-def _all_singular_values(matrix: Matrix, epsilon: float) -> SingularValues:
+def _rounding(dtype: np.dtype) -> float:
+    """Return by which part of the largest one rounding may change a singular value.
+
+    Independent errors of n units in the last place of each element change it by about 2 n: two for what is stored, 16
+    for what is computed, as Winograd convolutions make them.
+    """
+    return 4 * epsilon(dtype) + 32 * epsilon(wide_dtype(dtype))
+
+
+def _all_singular_values(matrix: Matrix, rounding: float) -> SingularValues:
+    """Return the singular values of a matrix, where ``rounding`` is the part of the largest that may be an error."""
     rows, columns = matrix.shape
-    precision = 4 * math.sqrt(max(rows, columns)) * epsilon
     if min(rows, columns) <= SVD_UP_TO:
         values = np.linalg.svd(matrix, compute_uv=False)[::-1]
     else:
         square = matrix @ matrix.T if rows <= columns else matrix.T @ matrix
         values = np.sqrt(np.maximum(np.linalg.eigvalsh(square), 0))
-        precision = max(precision, math.sqrt(4 * math.sqrt(len(values)) * np.finfo(np.float64).eps))
+        rounding = max(rounding, math.sqrt(4 * math.sqrt(len(values)) * np.finfo(np.float64).eps))
     return SingularValues(
-        values.astype(np.float64), np.full(len(values), 1 / len(values)), True, precision * float(values[-1])
+        values.astype(np.float64), np.full(len(values), 1 / len(values)), True, rounding * float(values[-1])
     )
 
 

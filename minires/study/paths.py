@@ -30,7 +30,7 @@ from minires.study.decomposition import ROUNDING, parts_at, through_branch, thro
 from minires.study.errors import StudyError
 from minires.study.figure import check_results, legend_above, line_style, new_figure, whole_ticks
 from minires.study.skips import Skip, require_skips
-from minires.study.trace import LossFunction, Trace, norm, trace
+from minires.study.trace import LossFunction, Trace, epsilon, norm, trace
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -158,7 +158,7 @@ class _Chain:
         whole = self._gradient(self.loss, self.input)
         with no_grad():
             rest = whole - reduce(Tensor.__add__, sums)
-        if norm(rest.array) > ROUNDING * np.finfo(whole.dtype).eps * sum(norm(part.array) for part in sums):
+        if norm(rest.array) > ROUNDING * epsilon(whole.dtype) * sum(norm(part.array) for part in sums):
             raise StudyError(
                 "the gradients of all paths do not add up to the gradient at the input: paths are counted in nets "
                 "whose residual blocks follow one another, with no way around them"

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from minires.autograd import Edge, Function, Tensor, enable_grad, no_grad, observe
 from minires.autograd.checkpoint import Checkpointed
 from minires.device import Array, array_module
@@ -170,6 +172,11 @@ def scalar_loss(model: Module, images: Tensor, labels: Tensor, loss_fn: LossFunc
         trace(model, images, labels, loss_fn)  # names the operation
         raise StudyError(f"the loss is {loss.item()}")
     return loss
+
+
+def epsilon(dtype: np.dtype) -> float:
+    """Return the distance from 1 to the next number of a floating-point dtype."""
+    return 2.0**-7 if dtype.name == "bfloat16" else float(np.finfo(dtype).eps)  # which NumPy does not know
 
 
 def norm(array: Array) -> float:
