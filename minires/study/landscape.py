@@ -128,13 +128,13 @@ def draw_landscape(results: Mapping[str, Landscape]) -> Figure:
         axes.set(xlabel="step along a random direction", ylabel="loss", yscale="log")
         legend_above(figure, axes)
         return figure
-    from matplotlib.ticker import MaxNLocator
-
     if any(result.losses.ndim != 2 for result in results.values()):
         raise StudyError("landscapes of one and of two axes do not go into one figure: draw them apart")
     figure, panels = new_figure(len(results), height=4.4)
     figure.set_layout_engine("compressed")  # for axes of equal aspect: else labels are cut off
     logs = [np.log10(np.maximum(_finite(result.losses), 1e-12)) for result in results.values()]
+    from matplotlib.ticker import MaxNLocator
+
     # Levels of all panels together, so that a colour is the same loss in each.
     levels = MaxNLocator(16).tick_values(min(values.min() for values in logs), max(values.max() for values in logs))
     for axes, values, (label, result) in zip(panels, logs, results.items(), strict=True):

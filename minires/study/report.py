@@ -101,7 +101,7 @@ def check_folder(folder: str | os.PathLike[str]) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
         if page.exists() and not page.is_file():
-            raise StudyError(f"{page}: is in the way of the report, and is no file: choose another --out")
+            raise StudyError(f"{page}: is in the way of the report, and is no file: choose another folder")
         with page.open("ab") if page.exists() else tempfile.TemporaryFile(dir=path):
             pass
     except OSError as error:

@@ -146,9 +146,9 @@ class Subject:
         )
 
     @property
-    def trained_here(self) -> list[str]:
-        """The names of the nets that have been trained, not read from a checkpoint."""
-        return [name for name, (_, curve) in self._trained.items() if curve.step_losses]
+    def trained_here(self) -> dict[str, TrainingCurve]:
+        """The curves of the nets that have been trained, not read from a checkpoint, by name."""
+        return {name: curve for name, (_, curve) in self._trained.items() if curve.step_losses or curve.failure}
 
     def _train(self, name: str, build: Callable[[], Module]) -> tuple[Module, TrainingCurve]:
         options = self.options

@@ -54,10 +54,10 @@ def survey(
 
 
 def _images(subject: Subject) -> str:
-    size, whole = subject.image_size, dataset_info(subject.options.data).image_size
-    shown = f"{size} x {size} pixels" if size == whole else f"averaged to {size} x {size} pixels"
+    size, data = subject.image_size, subject.options.data
+    averaged = "averaged to " if data != "imagefolder" and size != dataset_info(data).image_size else ""
     return (
-        f"{subject.options.data}, {shown}; gradients on {len(subject.batch[0])} of them, errors on "
+        f"{data}, {averaged}{size} x {size} pixels; gradients on {len(subject.batch[0])} of them, errors on "
         f"{len(subject.data[1]):,} held-out ones"
     )
 
@@ -66,9 +66,10 @@ def _training(subject: Subject) -> str:
     recipe, said = subject.recipe, []
     if subject.options.checkpoint is not None:
         said.append(f"{subject.name}: before this run")
-    if subject.trained_here:
+    trained = [name + (" (stopped early)" if curve.failure else "") for name, curve in subject.trained_here.items()]
+    if trained:
         said.append(
-            f"{', '.join(subject.trained_here)}: {recipe.steps} updates of {recipe.batch_size} images (SGD, Nesterov "
+            f"{', '.join(trained)}: {recipe.steps} updates of {recipe.batch_size} images (SGD, Nesterov "
             f"momentum {recipe.momentum:g}, weight decay {recipe.weight_decay:g}, one cycle up to "
             f"{recipe.learning_rate:g}), drawn from {len(subject.data[0]):,} without augmentation"
         )
