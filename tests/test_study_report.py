@@ -8,17 +8,19 @@ import re
 import shutil
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
-from study_nets import Scaling, labels, matrix_layer, rows
+from study_nets import LinearBlock, Scaling, labels, matrix_layer, rows
 from typer.testing import CliRunner
 
 from minires import nn
 from minires.cli import app
 from minires.cli.study import INSTRUMENT_NAMES, QUICK_NAMES
 from minires.data import Shapes
-from minires.study import contestant
+from minires.study import contestant, sections
 from minires.study.report import ROWS_SHOWN, Picture, Report, Section, Table, write_report
-from minires.study.sections import INSTRUMENTS, QUICK
+from minires.study.sections import INSTRUMENTS, QUICK, run_instrument
+from minires.study.shattering import Autocorrelation
 from minires.study.subject import Subject, SurveyOptions, plain_twin
 from minires.study.survey import survey
 from minires.training import Checkpoint, Experiment, Recipe
@@ -99,6 +101,27 @@ def test_findings_follow_the_run():
     assert "nothing comes through the branch of 1 of the 2 blocks" in after
     (before, after) = findings("paths", first, Scaling(3.0), Scaling(3.0), logits)
     assert "those of at most 1, 75.0 % of all paths, bring 43.8 %" in before  # 1 + 2 x 3 of 16
+    (zeros, values) = findings("jacobian", first, LinearBlock([[0.0, 0.0], [0.0, 3.0]]), logits)
+    assert zeros == "known: of the singular values of a branch 50 % are zero, with the shortcut 0 %."
+    assert "the median is 1.00 with the shortcut, the largest 4; the 90 % quantile of the branches alone is 3" in values
+    (line,) = findings("hessian", first, logits)
+    assert "the largest eigenvalue is at least" in line
+    assert "the smallest at most" in line
+    assert line.endswith("on 1 training image, in training mode.")
+    problem = run_instrument("jacobian", Known(nn.Sequential(first, logits))).problem
+    assert problem.startswith("this model has no residual block")
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ([1.0, 0.8, 0.3], "falls below 1/2 after 16.0 % of the line"),
+        ([1.0, 0.28, 0.0], "is 0.28 after one step, 10.00 % of the line"),
+        ([1.0, 0.9, 0.8], "stays above 1/2 over 20.0 % of the line"),
+    ],
+)
+def test_no_length_is_told_that_nobody_has_seen(values, said):
+    assert sections._reach(Autocorrelation(np.array(values), 0.1)) == said
 
 
 def test_names_offered_are_the_instruments():

@@ -324,6 +324,7 @@ def hessian(subject: Subject) -> Section:
     for name, net in subject.trained().items():
         with untouched(net, training=True):
             results[name] = hessian_spectrum(net, *subject.batch, steps=20)
+    count = len(subject.batch[0])
     return _section(
         "hessian",
         "The curvature of the loss",
@@ -336,8 +337,8 @@ def hessian(subject: Subject) -> Section:
         ],
         [
             f"{name}: the largest eigenvalue is at least {result.largest:.3g}, the smallest at most "
-            f"{result.smallest:.3g}, at a loss of {result.loss:.3g} on these {len(subject.batch[0])} images, in "
-            "training mode."
+            f"{result.smallest:.3g}, at a loss of {result.loss:.3g} on {count} "
+            f"training image{'s' if count > 1 else ''}, in training mode."
             for name, result in results.items()
         ],
         draw_hessian_spectrum,
