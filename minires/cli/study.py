@@ -39,7 +39,7 @@ def study(
     instruments: Annotated[
         str | None,
         typer.Option(
-            help=f"Which, with commas: {', '.join(INSTRUMENT_NAMES)}; or all. The last two train four nets each.",
+            help=f"Which, with commas: {', '.join(INSTRUMENT_NAMES)}; or all. The last two train nets of their own.",
             show_default="all but the last two",
         ),
     ] = None,
@@ -67,8 +67,8 @@ def study(
 ) -> None:
     """Look at a net's gradients with and without its skips, and write a report.
 
-    Trains the net and the same net without skips for a short while, runs the instruments on both, and writes
-    report.html with CSV files beside it.
+    Trains the net and the same net without skips for a short while, unless a checkpoint is given, runs the instruments,
+    and writes report.html with CSV files beside it.
     """
     given = [name for name, value in {"MODEL": model, "--checkpoint": checkpoint, "--depth": depth}.items() if value]
     if len(given) > 1:
