@@ -9,9 +9,9 @@ that gradients vanish: batch norm keeps their size. They become useless instead.
 1. four small nets, plain and residual, shallow and deep, learn to tell ten shapes apart from the same images in the
    same order; look at the training loss, not at the test error: this is no overfitting. 256 images, seen twenty
    times, can be learnt by heart, and three of the nets do so: all but the deep plain one;
-2. before training, how far one must move from an image until the gradient there has nothing to do with the gradient
-   here any more (Balduzzi et al. 2017, "The Shattered Gradients Problem"). A step along the gradient is good advice
-   only as far as the gradient stays the same.
+2. before training, how far one must move from an image until the autocorrelation of the gradient has fallen to one
+   half (Balduzzi et al. 2017, "The Shattered Gradients Problem"). A step along the gradient is good advice only as far
+   as the gradient stays the same.
 """
 
 import minires
@@ -34,12 +34,13 @@ def main(depths=(8, 32), count=256, steps=160):
     recipe = Recipe("example", steps=steps, batch_size=32, learning_rate=0.05)
     first, second = data[0][0], data[1][0]
     results = {}
-    print("net           training loss   gradient keeps its direction over")
+    print("net           training loss   the gradient's autocorrelation halves within")
     for kind in ("plain", "residual"):
         for depth in depths:
             name = f"{kind}-{depth}"
             minires.manual_seed(0)
-            length = gradient_autocorrelation(contestant(name), first, second, points=64).length
+            found = gradient_autocorrelation(contestant(name), first, second, points=64)
+            length = max(found.length, found.spacing)  # what happens between two points cannot be seen
             _, curve = train_alike(lambda name=name: contestant(name), data, None, recipe)
             results[name] = curve.final_train_loss, length
             print(f"{name:12s}  {curve.final_train_loss:13.3f}   {length:.1%} of the way to another image")

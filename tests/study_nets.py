@@ -20,6 +20,33 @@ class Scaling(nn.Module):
         return x + x * self.w
 
 
+class Combination(Scaling):
+    """y = combine(x, w x), linear: of a gradient g, what combine(1, 0) and combine(0, w) give times g comes back."""
+
+    def __init__(self, w, combine):
+        super().__init__(w)
+        self.combine = combine
+
+    def forward(self, x):
+        return self.combine(x, x * self.w)
+
+
+# name: combine(x, f), what it gives for (1, 0) and (0, 1), whether the shortcut is an identity
+COMBINATIONS = {
+    "x - F": (lambda x, f: x - f, 1, -1, True),
+    "F - x": (lambda x, f: f - x, -1, 1, False),
+    "-F + x": (lambda x, f: -f + x, 1, -1, True),
+    "x + F / 2": (lambda x, f: x + f / 2, 1, 0.5, True),
+    "x - F / 2": (lambda x, f: x - f / 2, 1, -0.5, True),
+    "2 x + F": (lambda x, f: 2 * x + f, 2, 1, False),
+    "2 x - 3 F": (lambda x, f: 2 * x - 3 * f, 2, -3, False),
+    "3 F - 2 x": (lambda x, f: 3 * f - 2 * x, -2, 3, False),
+    "(x - F) / 2": (lambda x, f: (x - f) / 2, 1, -1, True),  # the sum is what is halved
+    "sub with alpha": (lambda x, f: minires.sub(x, f, alpha=0.5), 1, -0.5, True),
+    "add with alpha": (lambda x, f: minires.add(f, x, alpha=-0.5), -0.5, 1, False),
+}
+
+
 class LinearBlock(nn.Module):
     """y = x + W x."""
 

@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 import pytest
-from study_nets import Bare, LinearBlock, Scaling, labels, matrix_layer, rows, total
+from study_nets import COMBINATIONS, Bare, Combination, LinearBlock, Scaling, labels, matrix_layer, rows, total
 
 import minires
 from minires import nn
@@ -128,6 +128,52 @@ def test_decomposition_of_a_linear_residual_net():
         assert block.cosine == pytest.approx(math.copysign(1, w))
         assert block.angle == pytest.approx(0 if w > 0 else 180, abs=1e-4)
         assert block.rest < 1e-15
+
+
+@pytest.mark.parametrize("name", COMBINATIONS)
+def test_decomposition_and_paths_of_linear_combinations(name):
+    """y = s x + b w x: of the gradient 1, s comes back by the shortcut and b w by the branch."""
+    combine, shortcut, branch, _ = COMBINATIONS[name]
+    halved = 0.5 if name == "(x - F) / 2" else 1  # of the gradient, before it comes to the sum
+    net, w = nn.Sequential(Combination(3.0, combine)), 3.0
+    (block,) = skip_decomposition(net, rows([1.0]), labels(0), total).blocks
+    parts = [halved * shortcut, halved * branch * w]
+    assert [block.shortcut_norm, block.branch_norm] == pytest.approx(np.abs(parts))
+    assert block.whole_norm == pytest.approx(abs(sum(parts)))
+    assert block.angle == pytest.approx(0 if parts[0] * parts[1] > 0 else 180, abs=1e-4)
+    for options in ({}, {"exact_up_to": 0}):  # every path, and random ones
+        result = path_gradients(net, rows([1.0]), labels(0), total, **options)
+        assert [length.mean_norm for length in result.lengths] == pytest.approx(np.abs(parts))
+        assert result.whole_norm == pytest.approx(abs(sum(parts)))
+
+
+def test_two_differences_in_a_row():
+    """(1 - 2)(1 - 3): the paths bring 1, -2 and -3 together, and 6."""
+    net = nn.Sequential(*(Combination(w, lambda x, f: x - f) for w in (2.0, 3.0)))
+    result = path_gradients(net, rows([1.0]), labels(0), total)
+    assert [length.sum_norm for length in result.lengths] == pytest.approx([1, 5, 6])
+
+
+def test_a_part_that_vanishes_has_no_angle():
+    """Zero-init residual nets: nothing comes back through any branch, and no angle of 0 says that it is aligned."""
+    net = CifarResNet(8, zero_init_residual=True)
+    result = skip_decomposition(net, minires.randn(2, 3, 8, 8), labels(0, 1))
+    for block, record in zip(result.blocks, result.rows(), strict=True):
+        assert block.branch_norm == 0 < block.shortcut_norm
+        assert block.ratio == 0
+        assert math.isnan(block.angle)
+        assert math.isnan(record["angle (degrees)"])
+    assert "<svg" in svg(draw_skip_decomposition({"zero-init": result}))
+    (nothing,) = skip_decomposition(Scaling(2.0), rows([1.0]), labels(0), lambda y, t: (y * 0).sum()).blocks
+    assert math.isnan(nothing.ratio)
+    assert math.isnan(nothing.angle)
+
+
+def test_gradients_whose_squares_underflow():
+    (block,) = skip_decomposition(Scaling(2.0), rows([1.0]), labels(0), lambda y, t: (y * 1e-200).sum()).blocks
+    assert (block.shortcut_norm, block.branch_norm, block.angle) == pytest.approx((1e-200, 2e-200, 0), rel=1e-6)
+    (layer,) = gradient_flow(matrix_layer([[2.0]]), rows([1.0]), labels(0), lambda y, t: (y * 1e-200).sum()).layers
+    assert layer.gradient.norm == pytest.approx(1e-200)
 
 
 def test_the_angle_of_a_rotated_branch():

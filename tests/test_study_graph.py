@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+import re
 import xml.etree.ElementTree as ET
 from itertools import pairwise
 
+import numpy as np
 import pytest
 from study_nets import Scaling, labels, matrix_layer, rows, total
 
@@ -12,6 +15,7 @@ import minires
 from minires import nn
 from minires.models import CifarResNet
 from minires.study import StudyError, computation_graph
+from minires.study.highway import CifarHighway
 
 
 def test_the_graph_of_a_linear_residual_block():
@@ -128,6 +132,74 @@ def test_captions_of_arrows_into_one_row_do_not_overlap(net):
     for captions in lines.values():
         for (x, characters), (following, _) in pairwise(sorted(captions)):
             assert x + 6 * characters < following  # 11 pixels high, so about 6 wide
+
+
+def points_of(path):
+    """Points on an SVG path of M, C, V, H and q, every few pixels."""
+    position, points = np.zeros(2), []
+    for letter, text in re.findall(r"([MCVHq])([^MCVHq]*)", path):
+        numbers = [float(number) for number in re.findall(r"-?[0-9.]+", text)]
+        if letter == "M":
+            position = np.array(numbers)
+            continue
+        if letter == "V":
+            control = [position, (position[0], numbers[0])]
+        elif letter == "H":
+            control = [position, (numbers[0], position[1])]
+        else:
+            control = [position, *(np.reshape(numbers, (-1, 2)) + (position if letter == "q" else 0))]
+        degree = len(control) - 1
+        for t in np.linspace(0, 1, 200):
+            weights = [math.comb(degree, k) * t**k * (1 - t) ** (degree - k) for k in range(degree + 1)]
+            points.append(np.tensordot(weights, np.array(control, float), 1))
+        position = points[-1]
+    return np.array(points)
+
+
+def unet():
+    """Two nested skips and one beside them, all of other lengths."""
+
+    class Nested(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers = nn.ModuleList(nn.Conv2d(3, 3, 1) for _ in range(4))
+
+        def forward(self, x):
+            a, b, c, d = self.layers
+            inner = x + b(a(x)).relu()
+            return (x - d(c(inner) + inner)).mean((2, 3))
+
+    return Nested()
+
+
+@pytest.mark.parametrize(
+    ("net", "within"),
+    [
+        (CifarResNet(8), "layer1.0"),
+        (CifarResNet(8), ""),
+        (CifarResNet(8, shortcut="B"), "layer2.0"),
+        (Parallel(), ""),
+        (CifarHighway(8), "layer2.0"),
+        (unet(), ""),
+    ],
+    ids=["identity", "net", "projection", "parallel", "highway", "nested"],
+)
+def test_no_arrow_crosses_a_caption_or_an_operation(net, within):
+    graph = computation_graph(net, minires.randn(2, 3, 16, 16), labels(0, 1), within=within)
+    root, space = ET.fromstring(graph.svg()), "{http://www.w3.org/2000/svg}"
+    boxes = []
+    for text in root.iter(f"{space}text"):
+        if text.get("font-size") == "11":  # about 6 pixels a character, and 8 above the line
+            x, y = float(text.get("x")), float(text.get("y"))
+            boxes.append((x, y - 8, x + 6 * len(text.text), y + 1))
+    assert len(boxes) == len(graph.arrows)
+    for rect in root.iter(f"{space}rect"):
+        x, y, width, height = (float(rect.get(name)) for name in ("x", "y", "width", "height"))
+        boxes.append((x + 1, y + 1, x + width - 1, y + height - 1))
+    for path in root.iterfind(f"{space}path"):
+        x, y = points_of(path.get("d")).T
+        for left, top, right, bottom in boxes:
+            assert not ((left < x) & (x < right) & (top < y) & (y < bottom)).any()
 
 
 def test_a_module_that_did_not_run():

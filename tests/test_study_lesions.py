@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from study_nets import LinearBlock, Scaling, labels, matrix_layer, rows
+from study_nets import COMBINATIONS, Combination, LinearBlock, Scaling, labels, matrix_layer, rows
 
 import minires
 from minires import nn
@@ -68,6 +68,17 @@ def test_dropping_a_branch_leaves_the_shortcut():
         norm.weight.data.copy_(kept[0])
         norm.bias.data.copy_(kept[1])
         assert found[name] == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("name", COMBINATIONS)
+def test_dropping_the_branch_of_a_linear_combination(name):
+    """What remains of s x + b w x is s x, whose sign decides whether the answers stay those of x."""
+    combine, shortcut, branch, _ = COMBINATIONS[name]
+    net = nn.Sequential(Combination(3.0, combine))
+    x = rows(*X)
+    result = lesions(net, x, right_answers(nn.Identity(), x), kinds=("drop one",))
+    assert result.error == (0 if shortcut + 3 * branch > 0 else 1)
+    assert result.lesions[0].error == (0 if shortcut > 0 else 1)
 
 
 SWAP, FLIP = [[0.0, 1.0], [1.0, 0.0]], [[1.0, 0.0], [0.0, -1.0]]

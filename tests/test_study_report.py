@@ -8,21 +8,36 @@ import re
 import shutil
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
+from study_nets import LinearBlock, Scaling, labels, matrix_layer, rows
 from typer.testing import CliRunner
 
+from minires import nn
 from minires.cli import app
 from minires.cli.study import INSTRUMENT_NAMES, QUICK_NAMES
 from minires.data import Shapes
-from minires.study import contestant
+from minires.study import contestant, sections
 from minires.study.report import ROWS_SHOWN, Picture, Report, Section, Table, write_report
-from minires.study.sections import INSTRUMENTS, QUICK
+from minires.study.sections import INSTRUMENTS, QUICK, run_instrument
+from minires.study.shattering import Autocorrelation
 from minires.study.subject import Subject, SurveyOptions, plain_twin
 from minires.study.survey import survey
 from minires.training import Checkpoint, Experiment, Recipe
 
 SVG = '<svg xmlns="http://www.w3.org/2000/svg" width="40" height="20"><rect id="a" width="40" height="20"/></svg>'
 SMALL = ["--steps", "2", "--images", "64", "--test-images", "16", "--batch-size", "16", "--gradient-batch", "4"]
+
+
+class Wrapped(nn.Module):
+    """y = x + w x, where w x is a layer of its own."""
+
+    def __init__(self, w):
+        super().__init__()
+        self.layer = matrix_layer([[w, 0.0], [0.0, w]])
+
+    def forward(self, x):
+        return x + self.layer(x)
 
 
 def study(*arguments, status=0):
@@ -55,6 +70,58 @@ class Outline(HTMLParser):
         self.tags.append((tag, attributes))
         if "id" in attributes:
             self.ids.append(attributes["id"])
+
+
+def test_findings_follow_the_run():
+    """What flow, decomposition and paths say of nets whose gradients are known on paper."""
+
+    class Known(Subject):
+        def __init__(self, net):
+            super().__init__(SurveyOptions(model="known"))
+            self.net = net.double()
+
+        names = ("known",)
+        batch = (rows([1.0, 0.0]), labels(0))
+
+        def fresh(self):
+            return {"known": self.net}
+
+        trained = fresh
+
+    def findings(instrument, *layers):
+        return INSTRUMENTS[instrument](Known(nn.Sequential(*layers))).findings
+
+    first, logits = matrix_layer([[1.0, 0.0], [0.0, 1.0]]), matrix_layer([[1.0, 0.0], [0.0, 8.0]])
+    # Two blocks x + 3 x: at the layer before them there is 16 times what there is behind them, whatever the logits do.
+    (line,) = findings("flow", first, Wrapped(3.0), Wrapped(3.0), logits)
+    assert "at 2.layer, where the blocks end" in line
+    assert line.endswith("at 0, 16 times as much.")
+    before, after = findings("decomposition", first, Scaling(0.0), Scaling(-2.0), logits)
+    assert "the branch's part is 2 times the shortcut's, at an angle of 180 degrees" in before
+    assert "nothing comes through the branch of 1 of the 2 blocks" in after
+    (before, after) = findings("paths", first, Scaling(3.0), Scaling(3.0), logits)
+    assert "those of at most 1, 75.0 % of all paths, bring 43.8 %" in before  # 1 + 2 x 3 of 16
+    (zeros, values) = findings("jacobian", first, LinearBlock([[0.0, 0.0], [0.0, 3.0]]), logits)
+    assert zeros == "known: of the singular values of a branch 50 % are zero, with the shortcut 0 %."
+    assert "the median is 1.00 with the shortcut, the largest 4; the 90 % quantile of the branches alone is 3" in values
+    (line,) = findings("hessian", first, logits)
+    assert "the largest eigenvalue is at least" in line
+    assert "the smallest at most" in line
+    assert line.endswith("on 1 training image, in training mode.")
+    problem = run_instrument("jacobian", Known(nn.Sequential(first, logits))).problem
+    assert problem.startswith("this model has no residual block")
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ([1.0, 0.8, 0.3], "falls below 1/2 after 16.0 % of the line"),
+        ([1.0, 0.28, 0.0], "is 0.28 after one step, 10.00 % of the line"),
+        ([1.0, 0.9, 0.8], "stays above 1/2 over 20.0 % of the line"),
+    ],
+)
+def test_no_length_is_told_that_nobody_has_seen(values, said):
+    assert sections._reach(Autocorrelation(np.array(values), 0.1)) == said
 
 
 def test_names_offered_are_the_instruments():
@@ -131,7 +198,7 @@ def test_sections_that_cannot_be_made_say_why():
     assert not flow.problem
     assert "no residual block" in paths.problem
     assert told[1] == [paths.problem]
-    assert report.title == "What the skip connections of plain-8 do to its gradient"
+    assert report.title == "The gradient in plain-8"  # which has no skip connections
 
 
 @pytest.mark.parametrize(
@@ -156,7 +223,9 @@ def test_a_net_whose_blocks_get_no_gradient_at_first(tmp_path):
     """Fixup's classifier starts at 0, so before training no gradient arrives at any block."""
     study("fixup-8", *SMALL, "--image-size", "8", "--instruments", "flow,decomposition,paths", "--out", tmp_path)
     text = (tmp_path / "report.html").read_text()
-    assert "fixup-8 before training: nothing comes through the branches" in text
+    assert "fixup-8 before training: nothing comes through the branches or the shortcuts: no gradient" in text
+    assert "no gradient passes from layer3.0.downsample to conv1" in text
+    assert "fixup-8 before training: no gradient arrives at the images" in text
     assert "Not shown" not in text
 
 
@@ -265,6 +334,30 @@ def test_bad_arguments_are_one_line(arguments, message, tmp_path):
     result = study(*arguments, "--out", tmp_path, status=2)
     (line,) = result.stderr.splitlines()
     assert message in line
+
+
+@pytest.mark.parametrize("kind", ["file", "below a file", "page is a folder", "proc"])
+def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_computed(kind, tmp_path, monkeypatch):
+    monkeypatch.setattr("minires.study.subject.train_alike", lambda *arguments: pytest.fail("a net was trained"))
+    (tmp_path / "file").write_text("")
+    (tmp_path / "taken" / "report.html").mkdir(parents=True)
+    out = {
+        "file": tmp_path / "file",
+        "below a file": tmp_path / "file" / "new",
+        "page is a folder": tmp_path / "taken",
+        "proc": "/proc/x",
+    }[kind]
+    if kind == "proc" and not os.path.isdir("/proc/self"):
+        pytest.skip("needs Linux")
+    (line,) = study("residual-8", *SMALL, "--image-size", "8", "--out", out, status=2).stderr.splitlines()
+    assert str(out) in line
+
+
+def test_a_report_is_written_over_an_older_one(tmp_path):
+    (tmp_path / "report.html").write_text("an earlier page")
+    study("residual-8", *SMALL, "--image-size", "8", "--instruments", "flow", "--out", tmp_path)
+    assert "an earlier page" not in (tmp_path / "report.html").read_text()
+    assert "none: these instruments look at fresh nets" in (tmp_path / "report.html").read_text()
 
 
 # In a real browser

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from study_nets import Bare, Scaling, labels, rows, total
+from study_nets import COMBINATIONS, Bare, Combination, Scaling, labels, rows, total
 
 import minires
 from minires import nn
@@ -102,6 +102,63 @@ def test_sums_in_no_module_of_their_own_are_numbered():
 def test_a_frozen_model_has_its_skips():
     model = CifarResNet(8).requires_grad_(False)
     assert len(skips_of(model, 2, 3, 16, 16)) == 3
+
+
+@pytest.mark.parametrize("name", COMBINATIONS)
+def test_every_linear_combination_is_a_skip(name):
+    combine, _, _, identity = COMBINATIONS[name]
+    (skip,) = find_skips(trace(nn.Sequential(Combination(3.0, combine)), rows([1.0, -2.0]), labels(0), total))
+    assert skip.is_identity is identity
+    sum_of_parts = skip.shortcut_sign * skip.shortcut + skip.branch_sign * skip.branch
+    assert (sum_of_parts == skip.sum).all()
+    assert skip.feeds_only_this
+
+
+def test_a_scaled_shortcut_with_a_parameter_beside_a_single_layer():
+    """Both ways have one operation with a parameter: the shortcut is the one with a number, not the one of a matrix."""
+
+    class Scaled(nn.Module):
+        def __init__(self, layer_first):
+            super().__init__()
+            self.a, self.layer = nn.Parameter(minires.ones(1)), nn.Linear(3, 3, bias=False)
+            self.layer_first = layer_first
+
+        def forward(self, x):
+            return self.layer(x) - self.a * x if self.layer_first else self.a * x - self.layer(x)
+
+    for layer_first in (False, True):
+        (skip,) = skips_of(Scaled(layer_first), 2, 3)
+        assert (skip.shortcut_index, skip.is_identity) == (int(layer_first), False)
+        assert skip.shortcut_sign == (-1 if layer_first else 1)
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_a_weight_that_is_computed_from_parameters_is_one(frozen):
+    """Weight normalisation: no operation on the way from fork to sum takes a Parameter itself."""
+
+    class Normalised(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.v, self.g = nn.Parameter(minires.randn(8, 8, 3, 3)), nn.Parameter(minires.ones(8, 1, 1, 1))
+
+        def forward(self, x):
+            weight = self.g * self.v / (self.v * self.v).sum((1, 2, 3), keepdim=True).sqrt()
+            return x - F.conv2d(x, weight, padding=1)
+
+    (skip,) = skips_of(Normalised().requires_grad_(not frozen))
+    assert skip.is_identity
+
+
+def test_differences_without_parameters_are_no_skips():
+    class Centred(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(3, 3)
+
+        def forward(self, x):
+            return self.layer(x - F.relu(x)) - 1
+
+    assert skips_of(Centred(), 2, 3) == []
 
 
 @pytest.mark.parametrize(

@@ -29,8 +29,8 @@ from minires.study import (
 )
 from minires.study.figure import svg
 from minires.study.lanczos import lanczos
-from minires.study.landscape import filter_normalised
-from minires.study.shattering import Autocorrelation, autocorrelation
+from minires.study.landscape import Landscape, filter_normalised
+from minires.study.shattering import Autocorrelation, ShatteringByDepth, autocorrelation
 
 
 def symmetric(eigenvalues, seed=0):
@@ -60,6 +60,8 @@ def test_lanczos_finds_the_outermost_eigenvalues_first():
 def test_lanczos_stops_where_it_has_seen_everything():
     spectrum = lanczos(lambda v: 2 * v, 50, steps=20)
     assert spectrum.values == pytest.approx([2])
+    assert spectrum.complete
+    assert not lanczos(lambda v: np.arange(50) * v, 50, steps=20).complete
     assert lanczos(lambda v: 0 * v, 50, steps=20).values == pytest.approx([0])
 
 
@@ -182,6 +184,102 @@ def test_lanczos_agrees_with_the_whole_jacobian_of_a_conv_block(stride):
     assert "<svg" in svg(draw_block_jacobians({"net": exact}))
 
 
+class RectifierBlock(nn.Module):
+    """y = x + V relu(W x): the branch's Jacobian is V D W, with D = 1 where W x > 0 and 0 elsewhere."""
+
+    def __init__(self, first, second):
+        super().__init__()
+        self.first, self.second = matrix_layer(first), matrix_layer(second)
+
+    def forward(self, x):
+        return x + self.second(F.relu(self.first(x)))
+
+
+def rectifier_block(size, dtype, seed=0):
+    """A block, an input, and the exact Jacobian of the branch there."""
+    rng = np.random.default_rng(seed)
+    first, second = rng.standard_normal((2, size, size)) / math.sqrt(size)
+    x = rng.standard_normal((1, size))
+    jacobian = second @ np.diag((first @ x[0] > 0).astype(float)) @ first
+    return RectifierBlock(first, second).to(dtype), minires.tensor(x).to(dtype), jacobian
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("svd_up_to", [1024, 0], ids=["svd", "eigenvalues"])
+def test_closed_rectifiers_are_zero_singular_values(dtype, svd_up_to, monkeypatch):
+    """About half of a branch's singular values are zero, so that Ritz values tell nothing about the median."""
+    monkeypatch.setattr("minires.study.jacobian.SVD_UP_TO", svd_up_to)
+    size = 200
+    net, x, expected = rectifier_block(size, getattr(minires, dtype))
+    rank = np.linalg.matrix_rank(expected)
+    assert 0.4 * size < rank < 0.6 * size
+    (block,) = block_jacobians(net, x).blocks
+    assert block.branch.exact
+    assert block.branch.zero_share == pytest.approx(1 - rank / size, abs=1e-12)
+    assert block.whole.zero_share == 0
+    for found, matrix in ((block.whole, np.eye(size) + expected), (block.branch, expected)):
+        values = np.linalg.svd(matrix, compute_uv=False)[::-1]
+        assert found.values == pytest.approx(values, abs=3e-6)
+        assert found.quantile(0.5) == pytest.approx(values[size // 2 - 1], abs=3e-6)
+    whole, branch = block_jacobians(net, x).rows()
+    assert branch["zero"] == block.branch.zero_share
+    assert branch["largest"] == pytest.approx(np.linalg.norm(expected, 2), rel=1e-5)
+    assert "largest, at least" not in whole
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_zero_is_told_from_small_in_16_bits(dtype):
+    """Branches of F(x) = W relu(x) have as many zeros as x has negative numbers; none is added by the shortcut."""
+    x = np.where(np.arange(64) % 4, 1.0, -1.0)[None]
+    net = RectifierBlock(np.eye(64), np.diag(np.linspace(0.25, 1, 64))).to(getattr(minires, dtype))
+    (block,) = block_jacobians(net, minires.tensor(x).to(getattr(minires, dtype))).blocks
+    assert (block.branch.zero_share, block.whole.zero_share) == (0.25, 0)
+
+
+def test_bounds_are_named_as_bounds():
+    """Where Lanczos stops early, no quantile and no exact value is given, and the bounds are bounds."""
+    net, x, expected = rectifier_block(200, minires.float64)
+    result = block_jacobians(net, x, exact_up_to=0, steps=8)
+    (block,) = result.blocks
+    for row, found, matrix in zip(
+        result.rows(), (block.whole, block.branch), (np.eye(200) + expected, expected), strict=True
+    ):
+        values = np.linalg.svd(matrix, compute_uv=False)
+        assert not found.exact
+        assert math.isnan(found.quantile(0.5))
+        assert math.isnan(found.zero_share)
+        assert {row[name] for name in ("zero", "smallest", "10 % quantile", "median", "90 % quantile", "largest")} == {
+            None
+        }
+        assert 0.9 * values[0] < row["largest, at least"] <= values[0] * (1 + 1e-12)
+        assert row["smallest, at most"] >= values[-1]
+    assert "<svg" in svg(draw_block_jacobians({"net": result}))
+
+
+def test_one_step_of_lanczos_is_not_the_whole_spectrum():
+    (block,) = block_jacobians(LinearBlock(np.diag([1.0, 2.0])), rows([1.0, 2.0]), exact_up_to=0, steps=1).blocks
+    assert not block.branch.exact
+    assert math.isnan(block.branch.quantile(0.5))
+
+
+def test_images_that_depend_on_each_other_do_not_mix():
+    """A layer that adds the mean over the batch: with one image, J = I + 2 W, also where rows are found in batches."""
+
+    class Mixed(nn.Module):
+        def __init__(self, weight):
+            super().__init__()
+            self.layer = matrix_layer(weight)
+
+        def forward(self, x):
+            branch = self.layer(x)
+            return x + (branch + branch.mean(0, keepdim=True))
+
+    weight = np.random.default_rng(0).standard_normal((5, 5))
+    (block,) = block_jacobians(Mixed(weight), rows([1.0, 2.0, 3.0, 4.0, 5.0])).blocks
+    assert block.branch.values == pytest.approx(2 * np.linalg.svd(weight, compute_uv=False)[::-1])
+    assert block.whole.values == pytest.approx(np.linalg.svd(np.eye(5) + 2 * weight, compute_uv=False)[::-1])
+
+
 def test_a_block_that_is_not_there():
     with pytest.raises(StudyError, match=r"no residual block 'layer9': this model has layer1\.0, layer2\.0"):
         block_jacobians(CifarResNet(8), minires.randn(1, 3, 8, 8), ["layer9"])
@@ -226,6 +324,26 @@ def test_two_directions_meet_the_first_in_the_middle():
     assert "<svg" in svg(draw_landscape({"plane": plane}))
     with pytest.raises(StudyError, match="draw them apart"):
         draw_landscape({"line": line, "plane": plane})
+
+
+def test_planes_share_one_scale_and_no_label_is_cut_off():
+    steps = np.linspace(-1, 1, 5)
+    planes = {
+        name: Landscape(steps, scale * (1 + steps[:, None] ** 2 + steps**2))
+        for name, scale in {"flat": 1.0, "steep": 1000.0}.items()
+    }
+    figure = draw_landscape(planes)
+    flat, steep, _ = figure.axes  # and one colour bar
+    assert flat.collections[0].get_clim() == steep.collections[0].get_clim()
+    figure.draw_without_rendering()
+    for axes in figure.axes:
+        for label in (axes.xaxis.label, axes.yaxis.label, axes.title):
+            box = label.get_window_extent()
+            assert box.x0 >= 0
+            assert box.y0 >= 0
+            assert box.x1 <= figure.bbox.width
+            assert box.y1 <= figure.bbox.height
+    assert "<svg" in svg(draw_landscape({"level": Landscape(steps, np.ones((5, 5)))}))
 
 
 def test_directions_have_the_norm_of_each_filter():
@@ -283,6 +401,16 @@ def test_white_noise_is_not_correlated():
 def test_the_length_is_interpolated():
     assert Autocorrelation(np.array([1.0, 0.8, 0.3]), spacing=0.1).length == pytest.approx(0.16)
     assert Autocorrelation(np.array([1.0, 0.9]), spacing=0.1).length == math.inf
+
+
+def test_what_falls_within_a_step_is_drawn_at_the_step():
+    """Values of 0 at the first lag give half a step by interpolation, which nobody has seen."""
+    curves = [Autocorrelation(np.array(values), 0.1) for values in ([1.0, 0.9, 0.2], [1.0, 0.0, 0.0], [1.0, 0.9, 0.8])]
+    assert curves[1].length == pytest.approx(0.05)
+    figure = draw_shattering_by_depth({"net": ShatteringByDepth("net", (1, 2, 4), tuple(curves))})
+    drawn = figure.axes[0].lines[0].get_ydata()
+    assert drawn[:2] == pytest.approx([0.1 + 0.1 * 4 / 7, 0.1])
+    assert math.isnan(drawn[2])
 
 
 def test_a_linear_model_has_nothing_to_correlate():

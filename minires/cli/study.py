@@ -39,7 +39,7 @@ def study(
     instruments: Annotated[
         str | None,
         typer.Option(
-            help=f"Which, with commas: {', '.join(INSTRUMENT_NAMES)}; or all. The last two train four nets each.",
+            help=f"Which, with commas: {', '.join(INSTRUMENT_NAMES)}; or all. The last two train nets of their own.",
             show_default="all but the last two",
         ),
     ] = None,
@@ -67,8 +67,8 @@ def study(
 ) -> None:
     """Look at a net's gradients with and without its skips, and write a report.
 
-    Trains the net and the same net without skips for a short while, runs the instruments on both, and writes
-    report.html with CSV files beside it.
+    Trains the net and the same net without skips for a short while, unless a checkpoint is given, runs the instruments,
+    and writes report.html with CSV files beside it.
     """
     given = [name for name, value in {"MODEL": model, "--checkpoint": checkpoint, "--depth": depth}.items() if value]
     if len(given) > 1:
@@ -79,11 +79,11 @@ def study(
     from minires.device import as_device, module_for
     from minires.io import printable
     from minires.study.figure import new_figure
-    from minires.study.report import template, write_report
+    from minires.study.report import check_folder, template, write_report
     from minires.study.subject import Subject, SurveyOptions
     from minires.study.survey import survey
 
-    new_figure()  # what is not installed is an error now, not after the trainings
+    new_figure()  # what is not installed or cannot be written is an error now, not after the trainings
     template()
     module_for(as_device(device))
     options = SurveyOptions(
@@ -102,6 +102,7 @@ def study(
         seed=seed,
         device=device,
     )
+    check_folder(out)
     command = shlex.join(["minires", *sys.argv[1:]])
 
     from rich.console import Console

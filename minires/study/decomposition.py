@@ -14,15 +14,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from minires.autograd import Tensor, grad
 from minires.device import Array, array_module
 from minires.nn import Module
 from minires.nn import functional as F
 from minires.study.figure import check_results, label_ticks, legend_above, line_style, new_figure
 from minires.study.skips import Skip, require_skips
-from minires.study.trace import LossFunction, trace
+from minires.study.trace import LossFunction, epsilon, norm, trace
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -57,12 +55,16 @@ class SkipGradient:
 
     @property
     def ratio(self) -> float:
-        """The branch's norm over the shortcut's."""
-        return self.branch_norm / self.shortcut_norm if self.shortcut_norm else math.inf
+        """The branch's norm over the shortcut's; NaN where both vanish."""
+        if self.shortcut_norm:
+            return self.branch_norm / self.shortcut_norm
+        return math.inf if self.branch_norm else math.nan
 
     @property
     def angle(self) -> float:
-        """The angle between the two parts in degrees."""
+        """The angle between the two parts in degrees; NaN where one of them vanishes."""
+        if math.isnan(self.cosine):  # max and min would make a number of it
+            return math.nan
         return math.degrees(math.acos(max(-1.0, min(1.0, self.cosine))))
 
 
@@ -116,11 +118,22 @@ def skip_decomposition(
 
 def parts_at(skip: Skip, gradient: Tensor) -> tuple[Tensor, Tensor]:
     """Return what ``gradient``, that of the sum, brings to the fork through the shortcut and through the branch."""
-    return through(skip, skip.shortcut, gradient), through(skip, skip.branch, gradient)
+    return through_shortcut(skip, gradient), through_branch(skip, gradient)
 
 
-def through(skip: Skip, operand: Tensor, gradient: Tensor) -> Tensor:
-    """Return what ``gradient`` brings from the sum to the fork through one operand of the addition."""
+def through_shortcut(skip: Skip, gradient: Tensor) -> Tensor:
+    """Return what ``gradient``, that of the sum, brings to the fork through the shortcut."""
+    return _through(skip, skip.shortcut, skip.shortcut_sign, gradient)
+
+
+def through_branch(skip: Skip, gradient: Tensor) -> Tensor:
+    """Return what ``gradient``, that of the sum, brings to the fork through the branch."""
+    return _through(skip, skip.branch, skip.branch_sign, gradient)
+
+
+def _through(skip: Skip, operand: Tensor, sign: int, gradient: Tensor) -> Tensor:
+    if sign < 0:
+        gradient = -gradient
     if operand is skip.fork:
         return gradient
     (result,) = grad(operand, skip.fork, gradient, retain_graph=True, materialize_grads=True)
@@ -131,26 +144,22 @@ def through(skip: Skip, operand: Tensor, gradient: Tensor) -> Tensor:
 def _split(skip: Skip, at_sum: Tensor, at_fork: Tensor) -> SkipGradient:
     shortcut, branch = (_wide(part.array) for part in parts_at(skip, at_sum))
     whole = _wide(at_fork.array)
-    norms = [_norm(shortcut), _norm(branch)]
+    norms = [norm(shortcut), norm(branch)]
     scale = sum(norms)
-    rest = _norm(whole - shortcut - branch) / scale if scale else 0.0
-    if skip.feeds_only_this and rest > ROUNDING * np.finfo(at_fork.dtype).eps:
+    rest = norm(whole - shortcut - branch) / scale if scale else 0.0
+    if skip.feeds_only_this and rest > ROUNDING * epsilon(at_fork.dtype):
         raise ArithmeticError(
             f"at {skip.name} the gradient through the shortcut and the gradient through the branch do not add up to "
             f"the whole: they differ by {rest:.1e} of their norms"
         )
-    cosine = float((shortcut * branch).sum()) / (norms[0] * norms[1]) if norms[0] and norms[1] else math.nan
+    cosine = float((shortcut / norms[0] * (branch / norms[1])).sum()) if norms[0] and norms[1] else math.nan
     return SkipGradient(
-        skip.name, skip.is_identity, norms[0], norms[1], _norm(whole), cosine, rest, skip.feeds_only_this
+        skip.name, skip.is_identity, norms[0], norms[1], norm(whole), cosine, rest, skip.feeds_only_this
     )
 
 
 def _wide(array: Array) -> Array:
     return array.astype(array_module(array).float64)
-
-
-def _norm(array: Array) -> float:
-    return float(array_module(array).sqrt((array * array).sum()))
 
 
 def draw_skip_decomposition(results: Mapping[str, SkipDecomposition]) -> Figure:

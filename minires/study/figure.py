@@ -76,6 +76,13 @@ def label_ticks(axes: Axes, names: list[str], most: int = 14) -> None:
     axes.set_xticks(places, [names[place] for place in places], rotation=60, ha="right", fontsize=9)
 
 
+def whole_ticks(axes: Axes) -> None:
+    """Put the ticks of the horizontal axis at whole numbers."""
+    from matplotlib.ticker import MaxNLocator
+
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
 def check_results(results: Mapping[str, Any]) -> None:
     """Raise StudyError if there is nothing to draw."""
     if not results:

@@ -18,8 +18,8 @@ from minires.device import Array, array_module
 from minires.nn import Module
 from minires.nn import functional as F
 from minires.study.errors import StudyError
-from minires.study.figure import check_results, legend_above, line_style, new_figure
-from minires.study.trace import LossFunction, check_batch, scalar_loss, untouched
+from minires.study.figure import check_results, legend_above, line_style, new_figure, whole_ticks
+from minires.study.trace import LossFunction, check_batch, norm, scalar_loss, untouched
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -201,7 +201,7 @@ def moments(array: Array) -> Moments:
     if wide.ndim > 1:
         alive = alive.any(axis=(0, *range(2, wide.ndim)))
     return Moments(
-        norm=float(xp.sqrt((wide * wide).sum())),
+        norm=norm(wide),
         mean=float(wide.mean()),
         variance=float(wide.var()),
         dead=float(1 - alive.mean()),
@@ -229,6 +229,7 @@ def draw_gradient_flow(results: Mapping[str, GradientFlow]) -> Figure:
         )
     for axes, title in ((norms, "gradient norm"), (deviations, "std. of activations")):
         axes.set(yscale="log", ylabel=title, xlabel="layer, from the input")
+        whole_ticks(axes)
     legend_above(figure, norms)
     return figure
 

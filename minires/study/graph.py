@@ -11,12 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from minires.autograd import Function, Tensor, grad, observe
-from minires.device import array_module
 from minires.nn import Module, Parameter
 from minires.nn import functional as F
 from minires.study.errors import StudyError
 from minires.study.graph_drawing import to_svg
-from minires.study.trace import INPUT, LossFunction, Operation, Trace, Value, trace
+from minires.study.trace import INPUT, LossFunction, Operation, Trace, Value, norm, trace
 
 
 @dataclass(frozen=True)
@@ -160,8 +159,8 @@ class _Drawing:
         arrows = []
         for value, target in self.carried:
             gradient = self.gradients.get((value, target))
-            norm = None if gradient is None else float(array_module(gradient.array).linalg.norm(gradient.array))
-            arrows.append(Arrow(self._source(value, inside), target, self.traced.tensor(value).shape, norm))
+            size = None if gradient is None else norm(gradient.array)
+            arrows.append(Arrow(self._source(value, inside), target, self.traced.tensor(value).shape, size))
         return ComputationGraph(tuple(self.nodes), tuple(arrows))
 
     def _add(self, key: tuple, node: Node) -> None:

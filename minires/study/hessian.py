@@ -1,4 +1,4 @@
-"""The Hessian of the loss by the parameters: its largest eigenvalues and its spectral density.
+"""The Hessian of the loss by the parameters: bounds of its outermost eigenvalues, and its spectral density.
 
     H v = d/dp (g(p) . v)        g = dL/dp
 
@@ -34,7 +34,8 @@ class HessianSpectrum:
 
     Attributes
     ----------
-    spectrum : Ritz values with their weights; the outermost ones are eigenvalues, the others stand for regions
+    spectrum : Ritz values with their weights, which stand for regions; the outermost ones come near the outermost
+        eigenvalues first, from inside
     loss, gradient_norm : at the parameters
     """
 
@@ -44,12 +45,12 @@ class HessianSpectrum:
 
     @property
     def largest(self) -> float:
-        """The largest eigenvalue found."""
+        """The largest Ritz value, which the largest eigenvalue is not below."""
         return float(self.spectrum.values[-1])
 
     @property
     def smallest(self) -> float:
-        """The smallest eigenvalue found; negative at a saddle."""
+        """The smallest Ritz value, which the smallest eigenvalue is not above; negative at a saddle."""
         return float(self.spectrum.values[0])
 
     @property
@@ -81,8 +82,8 @@ def hessian_spectrum(
 
     Parameters
     ----------
-    steps : Hessian-vector products in each run; the largest eigenvalue has converged after some 20
-    runs : random first vectors; more make the density surer, not the largest eigenvalue
+    steps : Hessian-vector products in each run; for the largest eigenvalue some 20 are mostly enough
+    runs : random first vectors; more make the density surer
 
     Raises
     ------

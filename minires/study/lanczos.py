@@ -25,12 +25,17 @@ Vector = NDArray[np.float64]
 class Spectrum:
     """Ritz values and quadrature weights of one or several runs; the weights sum to 1.
 
-    ``dimension`` is that of the space.
+    Every Ritz value lies between the least and the greatest eigenvalue, which are thus bounded from one side only, and
+    the weights depend on the first vector: no quantile of the spectrum can be read off them.
+
+    ``dimension`` is that of the space; ``complete`` tells whether each run ended in a space that the map does not
+    leave, so that the values are all eigenvalues, but for how often each occurs.
     """
 
     values: Vector
     weights: Vector
     dimension: int
+    complete: bool
 
     def density(self, grid: Vector, width: float) -> Vector:
         """Return the spectral density at ``grid``, each value spread to a Gaussian of standard deviation ``width``."""
@@ -50,20 +55,22 @@ def lanczos(apply: Callable[[Vector], Vector], dimension: int, steps: int, runs:
     apply : vector (dimension,) -> vector (dimension,), symmetric
     """
     rng = np.random.default_rng(seed)
-    values, weights = [], []
+    values, weights, complete = [], [], True
     for _ in range(runs):
-        theta, weight = _run(apply, rng.standard_normal(dimension), min(steps, dimension))
+        theta, weight, ended = _run(apply, rng.standard_normal(dimension), min(steps, dimension))
         values.append(theta)
         weights.append(weight / runs)
+        complete = complete and ended
     order = np.argsort(np.concatenate(values))
-    return Spectrum(np.concatenate(values)[order], np.concatenate(weights)[order], dimension)
+    return Spectrum(np.concatenate(values)[order], np.concatenate(weights)[order], dimension, complete)
 
 
-def _run(apply: Callable[[Vector], Vector], start: Vector, steps: int) -> tuple[Vector, Vector]:
+def _run(apply: Callable[[Vector], Vector], start: Vector, steps: int) -> tuple[Vector, Vector, bool]:
     basis = np.empty((steps, len(start)))
     basis[0] = start / np.linalg.norm(start)
     diagonal: list[float] = []
     off_diagonal: list[float] = []
+    ended = steps == len(start)
     for step in range(steps):
         image = np.asarray(apply(basis[step]), np.float64)
         diagonal.append(float(basis[step] @ image))
@@ -75,9 +82,10 @@ def _run(apply: Callable[[Vector], Vector], start: Vector, steps: int) -> tuple[
             image = image - (known @ image) @ known
         norm = float(np.linalg.norm(image))
         if norm <= 1e-10 * size:
+            ended = True
             break
         off_diagonal.append(norm)
         basis[step + 1] = image / norm
     matrix = np.diag(diagonal) + np.diag(off_diagonal, 1) + np.diag(off_diagonal, -1)
     theta, vectors = np.linalg.eigh(matrix)
-    return theta, vectors[0] ** 2
+    return theta, vectors[0] ** 2, ended

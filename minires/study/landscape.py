@@ -128,15 +128,20 @@ def draw_landscape(results: Mapping[str, Landscape]) -> Figure:
         axes.set(xlabel="step along a random direction", ylabel="loss", yscale="log")
         legend_above(figure, axes)
         return figure
+    if any(result.losses.ndim != 2 for result in results.values()):
+        raise StudyError("landscapes of one and of two axes do not go into one figure: draw them apart")
     figure, panels = new_figure(len(results), height=4.4)
-    for axes, (label, result) in zip(panels, results.items(), strict=True):
-        if result.losses.ndim != 2:
-            raise StudyError("landscapes of one and of two axes do not go into one figure: draw them apart")
-        logs = np.log10(np.maximum(_finite(result.losses), 1e-12))
-        contours = axes.contour(result.steps, result.steps, logs.T, levels=12, cmap="viridis")
-        figure.colorbar(contours, ax=axes, label="log10 of the loss")
-        axes.plot(0, 0, "k+", markersize=10)
+    figure.set_layout_engine("compressed")  # for axes of equal aspect: else labels are cut off
+    logs = [np.log10(np.maximum(_finite(result.losses), 1e-12)) for result in results.values()]
+    from matplotlib.ticker import MaxNLocator
+
+    # Levels of all panels together, so that a colour is the same loss in each.
+    levels = MaxNLocator(16).tick_values(min(values.min() for values in logs), max(values.max() for values in logs))
+    for axes, values, (label, result) in zip(panels, logs, results.items(), strict=True):
+        drawn = axes.contourf(result.steps, result.steps, values.T, levels, cmap="viridis")
+        axes.plot(0, 0, "r+", markersize=10)
         axes.set(title=label, xlabel="step along one direction", ylabel="step along another", aspect="equal")
+    figure.colorbar(drawn, ax=panels, label="log10 of the loss")
     return figure
 
 

@@ -20,11 +20,11 @@ import numpy as np
 from minires.autograd import Function, Tensor, no_grad, observe
 from minires.nn import Module
 from minires.nn import functional as F
-from minires.ops.arithmetic import Add
+from minires.ops.arithmetic import Add, Sub
 from minires.ops.fusion import unfused
 from minires.study.blocks import block_shapes, find_blocks
 from minires.study.errors import StudyError
-from minires.study.figure import check_results, label_ticks, legend_above, line_style, new_figure
+from minires.study.figure import check_results, label_ticks, legend_above, line_style, new_figure, whole_ticks
 from minires.study.skips import Skip, find_skips
 from minires.study.trace import LossFunction, check_batch, check_output, trace, untouched
 
@@ -59,7 +59,7 @@ class Lesions:
     """All lesions of a net; ``error`` and ``loss`` are those of the net as it was.
 
     ``residual`` tells whether blocks lost their branches (True) or were bridged as a whole (False); ``kept`` names the
-    blocks that cannot be bridged because their output has another shape than their input.
+    blocks that cannot be bridged because they do not return one Tensor of the shape of the one that they take.
     """
 
     error: float
@@ -182,8 +182,8 @@ class _Surgery:
             self.kept = [name for name in blocks if name not in self.names]
         if not self.names:
             raise StudyError(
-                "this model has no block that could be dropped: no residual sum, and no repeated module whose output "
-                "has the shape of its input"
+                "this model has no block that could be dropped: no residual sum, and no repeated module that takes one "
+                "Tensor and returns one of the same shape"
             )
 
     @contextmanager
@@ -239,7 +239,7 @@ class _BranchCutter:
     """
 
     def __init__(self, skips: Sequence[Skip]):
-        self.cut = {skip.number: skip.shortcut_index for skip in skips}
+        self.cut = {skip.number: (skip.shortcut_index, skip.shortcut_sign) for skip in skips}
         self.number: int | None = None  # of the next operation; None outside the model
 
     def begin(self, module: Module, inputs: tuple) -> None:
@@ -253,13 +253,14 @@ class _BranchCutter:
     def forward(self, function: Function, inputs: tuple, outputs: tuple, seconds: float) -> None:
         if self.number is None:
             return
-        index = self.cut.get(self.number)
+        cut = self.cut.get(self.number)
         self.number += 1
-        if index is None:
+        if cut is None:
             return
-        if not isinstance(function, Add):
+        if not isinstance(function, (Add, Sub)):
             raise StudyError("this model does not take the same way in every pass: its blocks cannot be dropped")
-        outputs[0].array[...] = inputs[index].array
+        index, sign = cut
+        outputs[0].array[...] = sign * inputs[index].array
 
     def backward(self, function: Function, grad_outputs: tuple, grad_inputs: tuple, seconds: float) -> None:
         """There is no graph to walk."""
@@ -309,6 +310,8 @@ def draw_lesions(results: Mapping[str, Lesions]) -> Figure:
     titles = {"drop one": "block dropped", "drop several": "blocks dropped", "reorder": "disorder, 1 - Kendall's tau"}
     for axes, kind in zip(panels, shown, strict=True):
         axes.set_xlabel(titles[kind])
+        if kind == "drop several":
+            whole_ticks(axes)
     if shown[0] == "drop one":
         label_ticks(panels[0], _dropped_blocks(results))
     legend_above(figure, panels[0])

@@ -24,14 +24,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from minires.autograd import Tensor, grad, no_grad
-from minires.device import array_module
 from minires.nn import Module
 from minires.nn import functional as F
-from minires.study.decomposition import ROUNDING, parts_at, through
+from minires.study.decomposition import ROUNDING, parts_at, through_branch, through_shortcut
 from minires.study.errors import StudyError
-from minires.study.figure import check_results, legend_above, line_style, new_figure
+from minires.study.figure import check_results, legend_above, line_style, new_figure, whole_ticks
 from minires.study.skips import Skip, require_skips
-from minires.study.trace import LossFunction, Trace, trace
+from minires.study.trace import LossFunction, Trace, epsilon, norm, trace
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -132,11 +131,11 @@ def path_gradients(
             measured=len(of_length),
             mean_norm=float(np.mean(of_length)),
             share=carried[k] / total if total else 0.0,
-            sum_norm=_norm(sums[k]),
+            sum_norm=norm(sums[k].array),
         )
         for k, of_length in enumerate(norms)
     )
-    return PathGradients(count, exact, _norm(whole), lengths)
+    return PathGradients(count, exact, norm(whole.array), lengths)
 
 
 class _Chain:
@@ -159,7 +158,7 @@ class _Chain:
         whole = self._gradient(self.loss, self.input)
         with no_grad():
             rest = whole - reduce(Tensor.__add__, sums)
-        if _norm(rest) > ROUNDING * np.finfo(whole.dtype).eps * sum(map(_norm, sums)):
+        if norm(rest.array) > ROUNDING * epsilon(whole.dtype) * sum(norm(part.array) for part in sums):
             raise StudyError(
                 "the gradients of all paths do not add up to the gradient at the input: paths are counted in nets "
                 "whose residual blocks follow one another, with no way around them"
@@ -186,7 +185,7 @@ class _Chain:
         while stack:
             index, length, gradient = stack.pop()
             if index < 0:
-                norms[length].append(_norm(gradient))
+                norms[length].append(norm(gradient.array))
                 continue
             for step, part in enumerate(parts_at(self.skips[index], gradient)):
                 stack.append((index - 1, length + step, self.before(index, part)))
@@ -206,10 +205,9 @@ class _Chain:
     def _norm_of_path(self, branches: set[int]) -> float:
         gradient = self.at_last_sum
         for index in reversed(range(len(self.skips))):
-            skip = self.skips[index]
-            operand = skip.branch if index in branches else skip.shortcut
-            gradient = self.before(index, through(skip, operand, gradient))
-        return _norm(gradient)
+            part = through_branch if index in branches else through_shortcut
+            gradient = self.before(index, part(self.skips[index], gradient))
+        return norm(gradient.array)
 
     def sums_by_length(self) -> list[Tensor]:
         """Return, for each length, the sum of the gradients of all its paths at the input."""
@@ -223,11 +221,6 @@ class _Chain:
                         grown[length + step] = moved if before is None else before + moved
             sums = [gradient for gradient in grown if gradient is not None]
         return sums
-
-
-def _norm(tensor: Tensor) -> float:
-    xp = array_module(tensor.array)
-    return float(xp.linalg.norm(tensor.array.astype(xp.float64)))
 
 
 def draw_path_gradients(results: Mapping[str, PathGradients]) -> Figure:
@@ -254,5 +247,7 @@ def draw_path_gradients(results: Mapping[str, PathGradients]) -> Figure:
     numbers.set(ylabel="share of the paths")
     norms.set(ylabel="gradient of one path", yscale="log")
     shares.set(ylabel="share of the gradient", xlabel="path length (branches taken)")
+    for axes in (numbers, norms, shares):
+        whole_ticks(axes)
     legend_above(figure, shares)
     return figure

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import csv
 import os
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -87,6 +88,26 @@ class Report:
     sections: Sequence[Section] = ()
 
 
+def check_folder(folder: str | os.PathLike[str]) -> None:
+    """Make a folder if there is none, and try whether a file can be written into it.
+
+    Raises
+    ------
+    StudyError
+        If that fails, or there is no room for the page.
+    """
+    path = Path(folder)
+    page = path / "report.html"
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        if page.exists() and not page.is_file():
+            raise StudyError(f"{page}: is in the way of the report, and is no file: choose another folder")
+        with page.open("ab") if page.exists() else tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise _unwritable(path, error) from error
+
+
 def write_report(report: Report, folder: str | os.PathLike[str]) -> Path:
     """Write ``report.html`` and a CSV file for each table into ``folder``; return the path of the page.
 
@@ -106,8 +127,12 @@ def write_report(report: Report, folder: str | os.PathLike[str]) -> Path:
                 _write_csv(table, path / table.file_name)
         (path / "report.html").write_text(page, encoding="utf-8")
     except OSError as error:
-        raise StudyError(f"{path}: cannot be written to: {(error.strerror or str(error)).lower()}") from error
+        raise _unwritable(path, error) from error
     return path / "report.html"
+
+
+def _unwritable(path: Path, error: OSError) -> StudyError:
+    return StudyError(f"{path}: cannot be written to: {(error.strerror or str(error)).lower()}")
 
 
 def render(report: Report) -> str:

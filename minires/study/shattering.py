@@ -1,13 +1,15 @@
 """Shattered gradients: how alike the input gradients at neighbouring inputs are.
 
 Balduzzi et al. 2017, "The Shattered Gradients Problem: If resnets are the answer, then what is the question?": in plain
-rectifier nets the correlation between gradients at neighbouring inputs halves with each layer, until the gradient as a
-function of the input looks like white noise; in residual nets it falls far more slowly (with batch norm like
-1/sqrt(depth)).
+rectifier nets the correlation between gradients at neighbouring inputs halves with each layer, until they are as if
+drawn independently; in residual nets it falls far more slowly (with batch norm like 1/sqrt(depth)).
 
 Along a line of inputs x_1 ... x_n at equal distances, with c_i = df/dx(x_i) less the mean over the line,
 
     autocorrelation(lag) = sum_i c_i . c_{i + lag} / sum_i c_i . c_i
+
+It tells over which distance the gradient's deviations from its mean stay alike: not its direction, of which the mean is
+a part. What happens between two neighbouring inputs it does not see.
 """
 
 from __future__ import annotations
@@ -225,9 +227,12 @@ def draw_shattering_by_depth(results: Mapping[str, ShatteringByDepth]) -> Figure
     check_results(results)
     figure, (axes,) = new_figure(height=3.2)
     for index, (label, result) in enumerate(results.items()):
-        lengths = [min(found.length, len(found.values) * found.spacing) for found in result.autocorrelations]
+        # One that does not fall below 1/2 is left out, and one that falls within a step drawn at the step.
+        lengths = [max(f.length, f.spacing) if math.isfinite(f.length) else math.nan for f in result.autocorrelations]
         axes.plot(result.depths, lengths, label=label, **line_style(index))
     axes.set(xscale="log", yscale="log", xlabel="depth", ylabel="lag where it falls below 1/2\n(share of the line)")
+    step = max(found.spacing for result in results.values() for found in result.autocorrelations)
+    axes.axhline(step, color="0.4", linewidth=1, linestyle=":", label="one step: nothing shorter can be seen")
     ticks = max((result.depths for result in results.values()), key=len)
     axes.set_xticks(ticks, [str(depth) for depth in ticks])
     axes.minorticks_off()

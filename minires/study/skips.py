@@ -1,13 +1,15 @@
 """Where a model's skip connections are: residual sums, found in the recorded graph of any model.
 
-The rule. A *residual sum* is an addition of two Tensors of equal shape that both come from the model's input, where one
-of the two ways uses a parameter. Its *fork* is the last Tensor through which everything passes that reaches the sum
-(the sum's immediate dominator: Lengauer and Tarjan 1979). Of its two operands, the *shortcut* is the one with fewer
-operations that use parameters between fork and sum, then the one with fewer operations at all, then the second; the
-other is the *branch*. Where the shortcut is the fork itself, it is an identity.
+The rule. A *residual sum* is an addition or a subtraction of two Tensors of equal shape that both come from the model's
+input, where one of the two ways uses a parameter. Its *fork* is the last Tensor through which everything passes that
+reaches the sum (the sum's immediate dominator: Lengauer and Tarjan 1979). Of its two operands, the *shortcut* is the
+one with fewer operations that use parameters between fork and sum, then the one whose parameters have fewer elements,
+then the one with fewer operations at all, then the second; the other is the *branch*. Where the shortcut is the fork
+itself, with a plus before it, it is an identity.
 
-So y = x + F(x), batch norm with ``residual=``, projections and padded shortcuts, Highway gates and blocks written by
-hand are found alike, whatever their classes are; a bias, or the sums inside an activation function, are none.
+So y = x + F(x), x - F(x), a x + b F(x), batch norm with ``residual=``, projections and padded shortcuts, Highway gates
+and blocks written by hand are found alike, whatever their classes are; a bias, or the sums inside an activation
+function, are none.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from collections import Counter
 from dataclasses import dataclass, replace
 
 from minires.autograd import Tensor
-from minires.ops.arithmetic import Add
+from minires.ops.arithmetic import Add, Sub
 from minires.study.errors import StudyError
 from minires.study.trace import INPUT, Operation, Trace, Value
 
@@ -28,10 +30,11 @@ class Skip:
     Attributes
     ----------
     name : of the innermost module that holds both the branch and the sum; "sum 1", ... in a model without such modules
-    operation : the addition
+    operation : the addition or subtraction
     fork, shortcut, branch, sum : Tensors (all but the fork of one shape)
-    shortcut_index : which input of the addition the shortcut is, 0 or 1
-    is_identity : whether the shortcut is the fork itself
+    shortcut_index : which input of the operation the shortcut is, 0 or 1
+    shortcut_sign, branch_sign : 1 for what is added, -1 for what is subtracted
+    is_identity : whether the shortcut is the fork itself, and added
     feeds_only_this : whether the fork is used by this block alone, so that all of its gradient comes through it
     """
 
@@ -41,6 +44,8 @@ class Skip:
     shortcut: Tensor
     branch: Tensor
     shortcut_index: int
+    shortcut_sign: int
+    branch_sign: int
     is_identity: bool
     feeds_only_this: bool
 
@@ -51,7 +56,7 @@ class Skip:
 
     @property
     def number(self) -> int:
-        """The addition's place in the forward pass."""
+        """The operation's place in the forward pass."""
         return self.operation.number
 
 
@@ -77,8 +82,8 @@ def require_skips(traced: Trace) -> list[Skip]:
     skips = find_skips(traced)
     if not skips:
         raise StudyError(
-            "this model has no residual block: nowhere does it add what a branch with parameters computed to what "
-            "the branch was given"
+            "this model has no residual block: nowhere does it add or subtract two Tensors of one shape that both "
+            "depend on its input, one of them by way of a parameter"
         )
     return skips
 
@@ -114,7 +119,7 @@ class _DataGraph:
 
     def skip_at(self, operation: Operation) -> Skip | None:
         """Return the residual sum at ``operation``, or None if it is none."""
-        if not isinstance(operation.function, Add) or len(operation.sources) != 2:
+        if not isinstance(operation.function, (Add, Sub)) or len(operation.sources) != 2:
             return None
         operands = [value for _, value in operation.sources]
         tensors = [self.traced.tensor(value) for value in operands]
@@ -122,11 +127,12 @@ class _DataGraph:
             return None
         fork = self._meeting_point(*operands)
         between = [self._between(fork, value) for value in operands]
-        costs = [(sum(op.weighs for op in ways), len(ways)) for ways in between]
+        costs = [(sum(op.weighs for op in ways), sum(op.weight for op in ways), len(ways)) for ways in between]
         shortcut = 0 if costs[0] < costs[1] else 1
         if costs[1 - shortcut][0] == 0:
             return None
         inside = {op.number for ways in between for op in ways} | {operation.number}
+        signs = (1, -1 if isinstance(operation.function, Sub) else 1)
         return Skip(
             name=_common_module([operation, *between[1 - shortcut]]),
             operation=operation,
@@ -134,7 +140,9 @@ class _DataGraph:
             shortcut=tensors[shortcut],
             branch=tensors[1 - shortcut],
             shortcut_index=operation.sources[shortcut][0],
-            is_identity=operands[shortcut] == fork,
+            shortcut_sign=signs[shortcut],
+            branch_sign=signs[1 - shortcut],
+            is_identity=operands[shortcut] == fork and signs[shortcut] == 1,
             feeds_only_this=inside.issuperset(self.consumers[fork]),
         )
 

@@ -133,9 +133,11 @@ class Subject:
             self._trained[name] = self._train(name, build)
         return self._trained[name]
 
-    def _train(self, name: str, build: Callable[[], Module]) -> tuple[Module, TrainingCurve]:
+    @property
+    def recipe(self) -> Recipe:
+        """How nets are trained."""
         options = self.options
-        recipe = Recipe(
+        return Recipe(
             "study",
             steps=options.steps,
             batch_size=options.batch_size,
@@ -143,12 +145,20 @@ class Subject:
             nesterov=True,
         )
 
+    @property
+    def trained_here(self) -> dict[str, TrainingCurve]:
+        """The curves of the nets that have been trained, not read from a checkpoint, by name."""
+        return {name: curve for name, (_, curve) in self._trained.items() if curve.step_losses or curve.failure}
+
+    def _train(self, name: str, build: Callable[[], Module]) -> tuple[Module, TrainingCurve]:
+        options = self.options
+
         def on_step(report: StepReport) -> None:
             self.progress(f"training {name}: step {report.step} of {options.steps}, loss {report.loss:.3f}")
 
         self.progress(f"training {name}")
         train, test, _ = self.data
-        return train_alike(build, train, test, recipe, options.seed, options.device, on_step)
+        return train_alike(build, train, test, self.recipe, options.seed, options.device, on_step)
 
     @cached_property
     def _builders(self) -> dict[str, Callable[[], Module]]:

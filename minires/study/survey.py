@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from minires.data import dataset_info
 from minires.models.summary import count_parameters
 from minires.study.report import Report
 from minires.study.sections import run_instrument
@@ -36,26 +37,43 @@ def survey(
         sections.append(section)
         on_section(section.title, list(section.findings) or [section.problem])
     options = subject.options
-    size = subject.image_size
-    training = (
-        f"{options.steps} updates of {options.batch_size} images (SGD, momentum 0.9, weight decay 1e-4, one cycle up "
-        f"to {options.learning_rate:g}), drawn from {len(subject.data[0]):,} without augmentation"
-    )
     facts = {
         "Nets": ", ".join(f"{name} ({count_parameters(net):,} parameters)" for name, net in nets.items()),
-        "Images": f"{options.data}, averaged to {size} x {size} pixels; gradients on {options.gradient_batch} of them, "
-        f"errors on {len(subject.data[1]):,} held-out ones",
-        "Training": "a checkpoint, trained before" if options.checkpoint is not None else training,
+        "Images": _images(subject),
+        "Training": _training(subject),
         "Seed": str(options.seed),
         "Software": f"minires {__version__} on {options.device}",
     }
     return Report(
-        title=f"What the skip connections of {subject.name} do to its gradient",
+        title=f"The gradient in {subject.name}{', with and without skips' if len(subject.names) > 1 else ''}",
         summary=_summary(subject.names),
         command=command,
         facts=facts,
         sections=sections,
     )
+
+
+def _images(subject: Subject) -> str:
+    size, data = subject.image_size, subject.options.data
+    averaged = "averaged to " if data != "imagefolder" and size != dataset_info(data).image_size else ""
+    return (
+        f"{data}, {averaged}{size} x {size} pixels; gradients on {len(subject.batch[0])} of them, errors on "
+        f"{len(subject.data[1]):,} held-out ones"
+    )
+
+
+def _training(subject: Subject) -> str:
+    recipe, said = subject.recipe, []
+    if subject.options.checkpoint is not None:
+        said.append(f"{subject.name}: before this run")
+    trained = [name + (" (stopped early)" if curve.failure else "") for name, curve in subject.trained_here.items()]
+    if trained:
+        said.append(
+            f"{', '.join(trained)}: {recipe.steps} updates of {recipe.batch_size} images (SGD, Nesterov "
+            f"momentum {recipe.momentum:g}, weight decay {recipe.weight_decay:g}, one cycle up to "
+            f"{recipe.learning_rate:g}), drawn from {len(subject.data[0]):,} without augmentation"
+        )
+    return "; ".join(said) or "none: these instruments look at fresh nets"
 
 
 def _summary(names: list[str]) -> str:

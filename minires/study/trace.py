@@ -12,9 +12,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from minires.autograd import Edge, Function, Tensor, enable_grad, no_grad, observe
 from minires.autograd.checkpoint import Checkpointed
-from minires.device import array_module
+from minires.device import Array, array_module
 from minires.nn import Module, Parameter
 from minires.nn import functional as F
 from minires.ops.fusion import unfused
@@ -52,6 +54,7 @@ class Operation:
     inputs, outputs : Tensors (or numbers, or None)
     calls : the module calls that it ran in, the outermost first
     sources : the inputs that depend on the traced input, each with its position
+    weights : the inputs that are parameters, or were computed from parameters alone
     """
 
     number: int
@@ -60,11 +63,17 @@ class Operation:
     outputs: list[Tensor]
     calls: tuple[Call, ...]
     sources: tuple[tuple[int, Value], ...]
+    weights: tuple[Tensor, ...]
 
     @property
     def weighs(self) -> bool:
         """Whether it uses a parameter."""
-        return any(isinstance(value, Parameter) for value in self.inputs)
+        return bool(self.weights)
+
+    @property
+    def weight(self) -> int:
+        """The number of elements of ``weights``."""
+        return sum(weight.numel() for weight in self.weights)
 
     @property
     def place(self) -> str:
@@ -165,6 +174,20 @@ def scalar_loss(model: Module, images: Tensor, labels: Tensor, loss_fn: LossFunc
     return loss
 
 
+def epsilon(dtype: np.dtype) -> float:
+    """Return the distance from 1 to the next number of a floating-point dtype."""
+    return 2.0**-7 if dtype.name == "bfloat16" else float(np.finfo(dtype).eps)  # which NumPy does not know
+
+
+def norm(array: Array) -> float:
+    """Return the Euclidean norm of an array of any floating-point dtype, where squares may under- or overflow too."""
+    xp = array_module(array)
+    largest = float(xp.abs(array).max(initial=0))
+    if not largest or not math.isfinite(largest):
+        return largest
+    return largest * float(xp.linalg.norm(array.astype(xp.float64) / largest))
+
+
 @contextmanager
 def untouched(model: Module, training: bool | None = None) -> Iterator[None]:
     """Put buffers, such as running statistics, and modes back as they were; ``training`` sets the mode inside."""
@@ -189,6 +212,7 @@ class _Recorder:
         self.input = images.detach().requires_grad_()
         self.operations: list[Operation] = []
         self.by_function: dict[int, Operation] = {}
+        self.from_parameters: dict[int, Tensor] = {}  # by their identities, which are theirs as long as they live
         self.calls: list[Call] = []
         self.count = 0
 
@@ -225,7 +249,12 @@ class _Recorder:
                 if maker is not None:
                     # The Tensor that was made may have changed in place since; what the operation got has not.
                     maker.outputs[edge.output_index] = inputs[position]
-        operation = Operation(len(self.operations), function, inputs, list(outputs), tuple(self.calls), tuple(sources))
+        weights = tuple(value for value in inputs if isinstance(value, Parameter) or id(value) in self.from_parameters)
+        if weights and not sources:
+            self.from_parameters |= {id(output): output for output in outputs}
+        operation = Operation(
+            len(self.operations), function, inputs, list(outputs), tuple(self.calls), tuple(sources), weights
+        )
         self.operations.append(operation)
         self.by_function[id(function)] = operation
 
