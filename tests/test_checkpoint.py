@@ -396,7 +396,7 @@ def test_a_state_of_the_right_form_is_taken(tmp_path, schedule):
 
 @pytest.mark.parametrize(
     ("dtype", "fits"),
-    [(np.float64, True), (np.float16, True), (np.int64, False), (np.bool_, False), (np.complex64, False)],
+    [(np.float64, True), (np.float16, True), (np.int64, False), (np.bool_, False)],
 )
 def test_weights_of_another_kind_of_number_do_not_fit(tmp_path, dtype, fits):
     net = small_net()

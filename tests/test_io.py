@@ -17,6 +17,7 @@ import minires
 from minires import models
 from minires.io import FileError, one_line, printable, shown, write_whole
 from minires.io.messages import LONGEST_MESSAGE
+from minires.io.tensor_file import write_tensors
 
 
 def test_a_state_dict_comes_back_bit_for_bit(tmp_path):
@@ -79,7 +80,6 @@ EVERY_DTYPE = {
     "float8_e4m3fnuz": torch.float8_e4m3fnuz, "float8_e5m2fnuz": torch.float8_e5m2fnuz,
     "int64": torch.int64, "int32": torch.int32, "int16": torch.int16, "int8": torch.int8, "uint8": torch.uint8,
     "uint16": torch.uint16, "uint32": torch.uint32, "uint64": torch.uint64, "bool": torch.bool,
-    "complex64": torch.complex64,
 }  # fmt: skip
 
 
@@ -109,14 +109,14 @@ def test_every_dtype_comes_back_and_is_pytorchs(tmp_path, name):
 
 @pytest.mark.parametrize("name", ["float8_e4m3", "float8_e3m4", "int4", "longdouble", "complex128", "datetime64[s]"])
 def test_a_dtype_that_the_format_lacks_is_refused_before_anything_is_written(tmp_path, name):
-    wrong = minires.Tensor(np.zeros(3, numpy_dtype(name)))
+    wrong = np.zeros(3, numpy_dtype(name))
     with pytest.raises(TypeError, match=r"'b' is of .*, which safetensors does not hold"):
-        minires.save({"a": minires.ones(3), "b": wrong}, tmp_path / "file")
+        write_tensors(tmp_path / "file", {"a": np.ones(3), "b": wrong})
     assert list(tmp_path.iterdir()) == []
 
 
 def test_big_endian_numbers_are_saved_as_numbers(tmp_path):
-    minires.save({"a": minires.Tensor(np.arange(3, dtype=">f4"))}, tmp_path / "file")
+    write_tensors(tmp_path / "file", {"a": np.arange(3, dtype=">f4")})
     np.testing.assert_array_equal(load_file(tmp_path / "file")["a"].numpy(), [0, 1, 2])
 
 

@@ -261,7 +261,10 @@ def transpose(input: Tensor, dim0: int, dim1: int) -> Tensor:
     return Permute(tuple(axes))(input)
 
 
-swapaxes = takes_names(axis0="dim0", axis1="dim1")(transpose)
+@takes_names(axis0="dim0", axis1="dim1")
+def swapaxes(input: Tensor, dim0: int, dim1: int) -> Tensor:
+    """Return ``input`` with two axes exchanged, as `transpose`, under NumPy's name."""
+    return transpose(input, dim0, dim1)
 
 
 def movedim(input: Tensor, source: Any, destination: Any) -> Tensor:

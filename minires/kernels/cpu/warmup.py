@@ -70,6 +70,7 @@ def steps(dtype: Any) -> dict[str, Callable[[], None]]:
         "pooling": lambda: _pooling(dtype),
         "matrix products": lambda: _matrix_products(dtype),
         "elementwise": lambda: _elementwise(dtype),
+        "sums": lambda: _sums(dtype),
         "optimizers": lambda: _optimizers(dtype),
         "threads": _threads,
     }
@@ -117,6 +118,13 @@ def _elementwise(dtype: np.dtype) -> None:
     cpu.add(x, x)
     cpu.relu_grad(x, cpu.relu(x))
     cpu.erf(x)
+
+
+def _sums(dtype: np.dtype) -> None:
+    x = np.zeros((4, 1 << 16), dtype)
+    cpu.sum_axes(x, (0,))
+    cpu.sum_axes(x, (0, 1))  # in parts, which are in double precision
+    cpu.sum_axes(x.reshape(1 << 16, 4), (1,))
 
 
 def _optimizers(dtype: np.dtype) -> None:
