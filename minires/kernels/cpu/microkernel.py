@@ -273,12 +273,14 @@ def prefetch(typing, array, index):
     return types.void(array, types.int64), generate
 
 
-def tile_transform(matrix: np.ndarray) -> Any:
+def tile_transform(matrix: np.ndarray, cell: int = 1) -> Any:
     """Return the intrinsic that computes y = matrix @ x @ matrix^T for tiles of pixels, many channels at a time.
 
-    Assign it to a module-level name, for the sake of the disk cache.
+    ``cell`` is how many pixels high and wide the cells are whose energies it can tell. Assign it to a module-level
+    name, for the sake of the disk cache.
     """
     outputs, inputs = matrix.shape
+    cells = inputs // cell
 
     @intrinsic
     def transform(typing, x, x0, zeros, sources, sources0, y, y0, scrap, targets, targets0, channels, energies, end):
@@ -287,8 +289,7 @@ def tile_transform(matrix: np.ndarray) -> Any:
         A negative source reads ``zeros``, a negative target writes to ``scrap``; both have ``channels`` numbers, a
         multiple of the vector's. The tables are read from sources0 and targets0 on.
 
-        ``energies`` is () or (array,), for the sums of squares of each row of the tile, then of each column; it has
-        room for 16 numbers.
+        ``energies`` is () or (array,), for the sums of squares of each cell of the tile; it has room for 16 numbers.
         ``end`` is as in `multiply_rows`, with steps of 1 or 2.
         """
 
@@ -301,7 +302,7 @@ def tile_transform(matrix: np.ndarray) -> Any:
             read = [_source(builder, x, zeros, sources, INT64(i)) for i in range(inputs**2)]
             write = [_source(builder, y, scrap, targets, INT64(i)) for i in range(outputs**2)]
             if len(energies):
-                squares = [cgutils.alloca_once_value(builder, ir.Constant(vector, None)) for _ in range(2 * inputs)]
+                squares = [cgutils.alloca_once_value(builder, ir.Constant(vector, None)) for _ in range(cells**2)]
             if len(end):
                 steps, bias, residual, floor = _epilogue(context, builder, signature, arguments, arguments[6])
                 floor = _broadcast(builder, floor, vector)
@@ -326,9 +327,10 @@ def tile_transform(matrix: np.ndarray) -> Any:
 
                 tile = np.array([load(p) for p in read], object).reshape(inputs, inputs)
                 if len(energies):
-                    for variable, line in zip(squares, [*tile, *tile.T], strict=True):
+                    in_cells = tile.reshape(cells, cell, cells, cell).swapaxes(1, 2).reshape(cells**2, cell**2)
+                    for variable, values in zip(squares, in_cells, strict=True):
                         total = builder.load(variable)
-                        for value in line:
+                        for value in values:
                             total = _multiply_add(builder, value, value, total)
                         builder.store(total, variable)
                 for _ in range(2):  # matrix @ tile, transposed: twice makes matrix @ tile @ matrix^T

@@ -21,10 +21,11 @@ compare Barabasz et al., "Error analysis and improving the accuracy of Winograd 
 2020). Products are summed over 64 channels at a time.
 
 **What a tile may contain.** An error is as large as the largest number of a tile, and NaN or infinity fill it: they
-reach outputs that do not see them. So the transform also sums up the squares of each row and column of a tile, its
-energy. The fields are what single outputs see: three neighbouring rows or columns. Where the weakest field has too
-little of the tile's energy, or the energy is no finite number, the tile is uneven and its outputs are computed in the
-plain way (in weight gradients, its share of the sum). In ResNets on real pictures there are no such tiles.
+reach outputs that do not see them. So the transform also sums up the squares in each cell of 2x2 inputs (of each
+output, in weight gradients): its energy. Each output sees at least one cell whole. Where the weakest of these cells
+has too little of the tile's energy, or the energy is no finite number, the tile is uneven, and its outputs are
+computed in the plain way (in weight gradients, its share of the sum). In ResNets on real pictures there are no such
+tiles.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ def _matrices(points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 A, B, G = _matrices(POINTS)
 
-_transform_input, _transform_filter, _transform_output = tile_transform(B.T), tile_transform(G), tile_transform(A.T)
+_transform_input, _transform_filter, _transform_output = tile_transform(B.T, 2), tile_transform(G), tile_transform(A.T)
 _transform_output_grad, _transform_filter_grad = tile_transform(A), tile_transform(G.T)
 
 LANES = VECTOR_BYTES // 4
@@ -83,7 +84,7 @@ TAPS, PLANES = 9, 36
 BLOCK_BYTES = 1 << 18  # of transformed inputs in a block of tiles: they share L2 with the products
 BLOCK_TILES = 24  # are allowed always: the filters are read once a block, and more blocks would wait for them
 DEPTH = 64  # products that are summed in a row: sums of such sums are more exact
-EVEN = np.float32(2**14)  # times the energy of its weakest field: a tile with more is computed in the plain way
+EVEN = np.float32(2**14)  # times the energy of its weakest cell: a tile with more is computed in the plain way
 WORK_ITEMS = 8  # for each thread, at least, if there are so many panels
 PRIVATE_BYTES = 1 << 20  # a weight gradient up to this size is summed by each thread on its own
 # Measured: with fewer channels the transforms cost what they save; with fewer tiles, those of the filters do.
@@ -231,40 +232,56 @@ def _steps(count, step):
 
 
 @kernel
-def _least_energy(energies, t, first, fields, length):
-    """The least energy of ``fields`` fields of ``length`` neighbouring rows, of which energies[t, first:] has those."""
-    least = np.inf
-    for i in range(first, first + fields):
-        field = 0.0
-        for j in range(i, i + length):
-            field += energies[t, j]
-        least = min(least, field)
-    return least
+def _add_up_inputs(energies, targets, per_image, first, total, least, lacking):
+    """The energy of each tile of inputs of a block, and of the cells that outputs of the image see whole.
 
-
-@kernel
-def _add_up(energies, size, fields, length, targets, per_image, first, total, least):
-    """The energy of each tile of a block, and of its weakest field, from ``energies`` of ``size`` rows, then columns.
-
-    ``fields`` or ``length`` is 0 where it is the number of rows, and of columns, of outputs that a tile has.
+    ``energies`` (tiles, 9) are those of 2x2 cells; ``least`` is that of the weakest but for zeros, ``lacking`` tells
+    whether there are such.
     """
     for t in range(total.size):
-        t0 = (first + t) % per_image * 16
-        rows, columns = 0, 0
-        for i in range(4):
-            rows += targets[t0 + 4 * i] >= 0
-            columns += targets[t0 + i] >= 0
-        total[t] = _least_energy(energies, t, 0, 1, size)
-        least[t] = min(
-            _least_energy(energies, t, 0, fields or rows, length or rows),
-            _least_energy(energies, t, size, fields or columns, length or columns),
-        )
+        rows, columns = _outputs(targets, (first + t) % per_image * 16)
+        total[t], least[t], lacking[t] = 0, np.inf, False
+        for i in range(3):
+            for j in range(3):
+                energy = energies[t, 3 * i + j]
+                total[t] += energy
+                if i <= rows // 2 and j <= columns // 2:
+                    lacking[t] |= energy == 0
+                    least[t] = min(least[t], energy if energy > 0 else np.inf)
 
 
 @kernel
-def _is_even(total, least, t):
-    """Whether a tile of a block may be transformed: its fields are alike, or one is zero and the tile is as others."""
-    return total[t] < np.inf and (total[t] <= EVEN * least[t] or (least[t] == 0 and _is_usual(total, t)))
+def _add_up_outputs(energies, targets, per_image, first, total, least, lacking):
+    """The energy of each tile of outputs of a block, and of its rows and columns in the image; energies (tiles, 16)."""
+    for t in range(total.size):
+        rows, columns = _outputs(targets, (first + t) % per_image * 16)
+        total[t], least[t], lacking[t] = 0, np.inf, False
+        for i in range(4):
+            row, column = 0.0, 0.0
+            for j in range(4):
+                row += energies[t, 4 * i + j]
+                column += energies[t, 4 * j + i]
+            total[t] += row
+            for energy, is_inside in ((row, i < rows), (column, i < columns)):
+                if is_inside:
+                    lacking[t] |= energy == 0
+                    least[t] = min(least[t], energy if energy > 0 else np.inf)
+
+
+@kernel
+def _outputs(targets, t0):
+    """How many rows and columns of a tile's outputs lie in the image."""
+    rows, columns = 0, 0
+    for i in range(4):
+        rows += targets[t0 + 4 * i] >= 0
+        columns += targets[t0 + i] >= 0
+    return rows, columns
+
+
+@kernel
+def _is_even(total, least, lacking, t):
+    """Whether a tile of a block may be transformed: its cells are alike, or some are zero and the tile is as others."""
+    return total[t] < np.inf and total[t] <= EVEN * least[t] and (not lacking[t] or _is_usual(total, t))
 
 
 @kernel
@@ -291,8 +308,15 @@ def _transform_filters(start, stop, packed, zeros, scrap, filters, uneven):
         _transform_filter(
             source, first, zeros, taps, 0, target, item * width, scrap, planes, 0, width, (energies[0],), ()
         )
-        total = _least_energy(energies, 0, 0, 1, 3)
-        least = min(_least_energy(energies, 0, 0, 2, 2), _least_energy(energies, 0, 3, 2, 2))
+        total, least = 0.0, np.inf
+        for i in range(9):
+            total += energies[0, i]
+        for i in range(0, 6, 3):
+            two_rows, two_columns = 0.0, 0.0
+            for j in range(6):
+                two_rows += energies[0, i + j]
+                two_columns += energies[0, i // 3 + j // 2 * 3 + j % 2]
+            least = min(least, two_rows, two_columns)
         uneven[item] = not (total < np.inf and total <= EVEN * least)
 
 
@@ -344,6 +368,7 @@ def _convolve(
         targets.reshape(-1),
     )
     energies, total, least = np.empty((block, 16), x.dtype), np.empty(block), np.empty(block)
+    lacking = np.empty(block, np.bool_)
     v, m = np.empty(PLANES * block * depth, x.dtype), np.empty(PLANES * block * width, x.dtype)
     v_planes, m_planes = _steps(PLANES, block * depth), _steps(PLANES, block * width)
     v_rows, m_rows = _steps(block, depth), _steps(block, width)
@@ -354,7 +379,7 @@ def _convolve(
             image, tile = divmod(first + t, per_image)
             x0, s0 = image * x_image, tile * PLANES
             _transform_input(x, x0, zeros, sources, s0, v, t * depth, scrap, v_planes, 0, depth, (energies[t],), ())
-        _add_up(energies, 6, 0, 3, targets, per_image, first, total[:count], least)
+        _add_up_inputs(energies, targets, per_image, first, total[:count], least, lacking)
         for panel in range(panels * share // shares, panels * (share + 1) // shares):
             for plane in range(PLANES):
                 v0, m0 = plane * block * depth, plane * block * width
@@ -371,7 +396,7 @@ def _convolve(
                 image, tile = divmod(first + t, per_image)
                 y0, t0 = image * y_image + panel * width, tile * 16
                 end = steps, bias, panel * width, residual, floor
-                if not _is_even(total[:count], least, t):
+                if not _is_even(total[:count], least, lacking, t):
                     x0, s0, b0 = image * x_image, tile * PLANES, panel * TAPS * depth * width
                     _convolve_tile(
                         x, x0, zeros, sources, s0, packed, b0, depth, width, lanes, y, y0, targets, t0, wanted, end
@@ -469,6 +494,7 @@ def _sum_tiles(
     v_planes, z_planes, v_rows = _steps(PLANES, block * depth), _steps(PLANES, block * width), _steps(block, depth)
     x_energies, x_total, x_least = np.empty((block, 16), x.dtype), np.empty(block), np.empty(block)
     dy_energies, dy_total, dy_least = np.empty((block, 16), x.dtype), np.empty(block), np.empty(block)
+    x_lacking, dy_lacking = np.empty(block, np.bool_), np.empty(block, np.bool_)
     for index in range(first_block, last_block):
         first = index * block
         count, add = min(block, tiles - first), index > first_block
@@ -477,9 +503,9 @@ def _sum_tiles(
             image, tile = divmod(first + t, per_image)
             x0, s0 = image * x_image, tile * PLANES
             _transform_input(x, x0, zeros, sources, s0, v, t * depth, scrap, v_planes, 0, depth, (x_energies[t],), ())
-        _add_up(x_energies, 6, 3, 0, targets, per_image, first, x_totals, x_least)
+        _add_up_inputs(x_energies, targets, per_image, first, x_totals, x_least, x_lacking)
         for t in range(count):
-            if not _is_even(x_totals, x_least, t):
+            if not _is_even(x_totals, x_least, x_lacking, t):
                 for plane in range(PLANES):
                     v[(plane * block + t) * depth :][:depth] = 0
         for panel in range(first_panel, last_panel):
@@ -490,12 +516,12 @@ def _sum_tiles(
                 _transform_output_grad(
                     dy, y0, zeros, targets, t0, z, t * width, scrap, z_planes, 0, wanted, (energies,), ()
                 )
-            _add_up(dy_energies, 4, 0, 1, targets, per_image, first, dy_totals, dy_least)
+            _add_up_outputs(dy_energies, targets, per_image, first, dy_totals, dy_least, dy_lacking)
             for t in range(count):
-                even = _is_even(x_totals, x_least, t) and _is_even(dy_totals, dy_least, t)
+                even = _is_even(x_totals, x_least, x_lacking, t) and _is_even(dy_totals, dy_least, dy_lacking, t)
                 # What meets only zeros of the other is seen by no filter: it must be small enough to vanish.
-                even = even and (x_least[t] > 0 or _is_usual(dy_totals, t))
-                even = even and (dy_least[t] > 0 or _is_usual(x_totals, t))
+                even = even and (not x_lacking[t] or _is_usual(dy_totals, t))
+                even = even and (not dy_lacking[t] or _is_usual(x_totals, t))
                 if not even:
                     uneven[first + t, panel] = True
                     for plane in range(PLANES):
