@@ -121,7 +121,7 @@ class Filters(NamedTuple):
 def transform_filters(w: Array, transposed: bool = False) -> Filters | None:
     """Transform filters (3, 3, C, O), or with ``transposed`` (3, 3, O, C), which are turned by 180 degrees first.
 
-    None if some filter is not to be trusted to the transform (see `_is_even`): the plain algorithm has to do it.
+    None if some filter is not to be trusted to the transform (see `_judge`): the plain algorithm has to do it.
     """
     taps = np.arange(TAPS)
     (packed,) = pack_filters(w.reshape(TAPS, *w.shape[2:]), taps[::-1] if transposed else taps, 1, transposed)
@@ -152,7 +152,7 @@ def convolve(x: Array, filters: Filters, padding: Pair, y: Array, epilogue: Epil
 def weight_grad(x: Array, dy: Array, padding: Pair) -> tuple[Array, list[tuple[Array, Array]]]:
     """Return the gradient (3, 3, C, O) of the filters; x (N, H, W, C) padded by (top, left), dy (N, P, Q, O).
 
-    It lacks what uneven tiles add to it (see `_is_even`): these are the second result, for the plain algorithm to do,
+    It lacks what uneven tiles add to it (see `_judge`): these are the second result, for the plain algorithm to do,
     tiles of x (T, P + 2, Q + 2, C) with those of dy (T, P, Q, O), for each P and Q that there are.
     """
     n, h, width, c = x.shape
@@ -175,6 +175,8 @@ def weight_grad(x: Array, dy: Array, padding: Pair) -> tuple[Array, list[tuple[A
     planes = launch_sum(_multiply_shares, shares * panels, shares, work, shape, x.dtype, uneven, blocks, *arguments)
     dw = empty((3, 3, c, o), x.dtype)
     launch(_transform_filter_grads, panels * c, planes.size, planes, *void, dw)
+    if not uneven.any():
+        return dw, []
     return dw, list(_left_out(x, dy, sources, targets, uneven.repeat(panel, axis=1)[:, :o]))
 
 
@@ -232,40 +234,57 @@ def _steps(count, step):
 
 
 @kernel
-def _add_up_inputs(energies, targets, per_image, first, total, least, lacking):
-    """The energy of each tile of inputs of a block, and of the cells that outputs of the image see whole.
+def _judge_inputs(energies, targets, per_image, first, total, even, lacking):
+    """Tell which tiles of inputs of a block are even, from the energies (tiles, 9) of their 2x2 cells.
 
-    ``energies`` (tiles, 9) are those of 2x2 cells; ``least`` is that of the weakest but for zeros, ``lacking`` tells
-    whether there are such.
+    ``total`` is the energy of a tile; it is ``lacking`` if a cell that outputs of the image see whole has none.
     """
+    _judge(energies, 9, total, even, lacking)
     for t in range(total.size):
-        rows, columns = _outputs(targets, (first + t) % per_image * 16)
-        total[t], least[t], lacking[t] = 0, np.inf, False
-        for i in range(3):
-            for j in range(3):
-                energy = energies[t, 3 * i + j]
-                total[t] += energy
-                if i <= rows // 2 and j <= columns // 2:
-                    lacking[t] |= energy == 0
-                    least[t] = min(least[t], energy if energy > 0 else np.inf)
+        if not even[t] and total[t] < np.inf:
+            rows, columns = _outputs(targets, (first + t) % per_image * 16)
+            least = np.inf
+            for i in range(rows // 2 + 1):
+                for j in range(columns // 2 + 1):
+                    least, lacking[t] = _weaker(energies[t, 3 * i + j], least, lacking[t])
+            even[t] = total[t] <= EVEN * least and (not lacking[t] or _is_usual(total, t))
 
 
 @kernel
-def _add_up_outputs(energies, targets, per_image, first, total, least, lacking):
-    """The energy of each tile of outputs of a block, and of its rows and columns in the image; energies (tiles, 16)."""
+def _judge_outputs(energies, targets, per_image, first, total, even, lacking):
+    """Tell which tiles of outputs of a block are even, from the energies (tiles, 16) of their numbers."""
+    _judge(energies, 16, total, even, lacking)
     for t in range(total.size):
-        rows, columns = _outputs(targets, (first + t) % per_image * 16)
-        total[t], least[t], lacking[t] = 0, np.inf, False
-        for i in range(4):
-            row, column = 0.0, 0.0
-            for j in range(4):
-                row += energies[t, 4 * i + j]
-                column += energies[t, 4 * j + i]
-            total[t] += row
-            for energy, is_inside in ((row, i < rows), (column, i < columns)):
-                if is_inside:
-                    lacking[t] |= energy == 0
-                    least[t] = min(least[t], energy if energy > 0 else np.inf)
+        if not even[t] and total[t] < np.inf:
+            rows, columns = _outputs(targets, (first + t) % per_image * 16)
+            least = np.inf
+            for i in range(4):
+                row, column = 0.0, 0.0
+                for j in range(4):
+                    row += energies[t, 4 * i + j]
+                    column += energies[t, 4 * j + i]
+                if i < rows:
+                    least, lacking[t] = _weaker(row, least, lacking[t])
+                if i < columns:
+                    least, lacking[t] = _weaker(column, least, lacking[t])
+            even[t] = total[t] <= EVEN * least and (not lacking[t] or _is_usual(total, t))
+
+
+@kernel
+def _judge(energies, cells, total, even, lacking):
+    """The energy of each tile; it is even if none of its cells is weak, whichever count."""
+    for t in range(total.size):
+        energy, least = energies[t, 0], energies[t, 0]
+        for i in range(1, cells):
+            energy += energies[t, i]
+            least = energies[t, i] if energies[t, i] < least else least
+        total[t], even[t], lacking[t] = energy, energy < np.inf and energy <= EVEN * least, False
+
+
+@kernel
+def _weaker(energy, least, lacking):
+    """The least energy but for zeros, and whether there was a zero."""
+    return min(least, energy) if energy > 0 else least, lacking or energy == 0
 
 
 @kernel
@@ -276,12 +295,6 @@ def _outputs(targets, t0):
         rows += targets[t0 + 4 * i] >= 0
         columns += targets[t0 + i] >= 0
     return rows, columns
-
-
-@kernel
-def _is_even(total, least, lacking, t):
-    """Whether a tile of a block may be transformed: its cells are alike, or some are zero and the tile is as others."""
-    return total[t] < np.inf and total[t] <= EVEN * least[t] and (not lacking[t] or _is_usual(total, t))
 
 
 @kernel
@@ -367,8 +380,8 @@ def _convolve(
         sources.reshape(-1),
         targets.reshape(-1),
     )
-    energies, total, least = np.empty((block, 16), x.dtype), np.empty(block), np.empty(block)
-    lacking = np.empty(block, np.bool_)
+    energies, total = np.empty((block, 16), x.dtype), np.empty(block, x.dtype)
+    even, lacking = np.empty(block, np.bool_), np.empty(block, np.bool_)
     v, m = np.empty(PLANES * block * depth, x.dtype), np.empty(PLANES * block * width, x.dtype)
     v_planes, m_planes = _steps(PLANES, block * depth), _steps(PLANES, block * width)
     v_rows, m_rows = _steps(block, depth), _steps(block, width)
@@ -379,7 +392,7 @@ def _convolve(
             image, tile = divmod(first + t, per_image)
             x0, s0 = image * x_image, tile * PLANES
             _transform_input(x, x0, zeros, sources, s0, v, t * depth, scrap, v_planes, 0, depth, (energies[t],), ())
-        _add_up_inputs(energies, targets, per_image, first, total[:count], least, lacking)
+        _judge_inputs(energies, targets, per_image, first, total[:count], even, lacking)
         for panel in range(panels * share // shares, panels * (share + 1) // shares):
             for plane in range(PLANES):
                 v0, m0 = plane * block * depth, plane * block * width
@@ -396,7 +409,7 @@ def _convolve(
                 image, tile = divmod(first + t, per_image)
                 y0, t0 = image * y_image + panel * width, tile * 16
                 end = steps, bias, panel * width, residual, floor
-                if not _is_even(total[:count], least, lacking, t):
+                if not even[t]:
                     x0, s0, b0 = image * x_image, tile * PLANES, panel * TAPS * depth * width
                     _convolve_tile(
                         x, x0, zeros, sources, s0, packed, b0, depth, width, lanes, y, y0, targets, t0, wanted, end
@@ -492,9 +505,10 @@ def _sum_tiles(
     sources, targets, flat = sources.reshape(-1), targets.reshape(-1), planes.reshape(-1)
     v, z = np.zeros(PLANES * block * depth + ROWS, x.dtype), np.zeros(PLANES * block * width, x.dtype)
     v_planes, z_planes, v_rows = _steps(PLANES, block * depth), _steps(PLANES, block * width), _steps(block, depth)
-    x_energies, x_total, x_least = np.empty((block, 16), x.dtype), np.empty(block), np.empty(block)
-    dy_energies, dy_total, dy_least = np.empty((block, 16), x.dtype), np.empty(block), np.empty(block)
-    x_lacking, dy_lacking = np.empty(block, np.bool_), np.empty(block, np.bool_)
+    x_energies, x_total = np.empty((block, 16), x.dtype), np.empty(block, x.dtype)
+    x_even, x_lacking = np.empty(block, np.bool_), np.empty(block, np.bool_)
+    dy_energies, dy_total = np.empty((block, 16), x.dtype), np.empty(block, x.dtype)
+    dy_even, dy_lacking = np.empty(block, np.bool_), np.empty(block, np.bool_)
     for index in range(first_block, last_block):
         first = index * block
         count, add = min(block, tiles - first), index > first_block
@@ -503,9 +517,9 @@ def _sum_tiles(
             image, tile = divmod(first + t, per_image)
             x0, s0 = image * x_image, tile * PLANES
             _transform_input(x, x0, zeros, sources, s0, v, t * depth, scrap, v_planes, 0, depth, (x_energies[t],), ())
-        _add_up_inputs(x_energies, targets, per_image, first, x_totals, x_least, x_lacking)
+        _judge_inputs(x_energies, targets, per_image, first, x_totals, x_even, x_lacking)
         for t in range(count):
-            if not _is_even(x_totals, x_least, x_lacking, t):
+            if not x_even[t]:
                 for plane in range(PLANES):
                     v[(plane * block + t) * depth :][:depth] = 0
         for panel in range(first_panel, last_panel):
@@ -516,9 +530,9 @@ def _sum_tiles(
                 _transform_output_grad(
                     dy, y0, zeros, targets, t0, z, t * width, scrap, z_planes, 0, wanted, (energies,), ()
                 )
-            _add_up_outputs(dy_energies, targets, per_image, first, dy_totals, dy_least, dy_lacking)
+            _judge_outputs(dy_energies, targets, per_image, first, dy_totals, dy_even, dy_lacking)
             for t in range(count):
-                even = _is_even(x_totals, x_least, x_lacking, t) and _is_even(dy_totals, dy_least, dy_lacking, t)
+                even = x_even[t] and dy_even[t]
                 # What meets only zeros of the other is seen by no filter: it must be small enough to vanish.
                 even = even and (not x_lacking[t] or _is_usual(dy_totals, t))
                 even = even and (not dy_lacking[t] or _is_usual(x_totals, t))
