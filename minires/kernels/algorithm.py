@@ -22,7 +22,9 @@ class conv_algorithm:
     name : str
         "im2col" sums products in their plain order; "winograd" takes Winograd's F(4x4, 3x3) wherever it can, 3x3
         filters at stride 1 in float32 with channels in multiples of a vector; "auto" (the default) takes it where it
-        was measured to be faster. float64 always takes the plain order.
+        was measured to be faster. float64 always takes the plain order. Winograd's sums are two to four times less
+        exact; what it may not be trusted with, NaN, infinity and numbers far from their neighbours, takes the plain
+        order as well (docs/performance.md, "How exact").
 
     Raises
     ------

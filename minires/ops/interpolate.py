@@ -30,6 +30,8 @@ from minires.kernels.layout import from_nhwc
 from minires.ops.autocast import rounds_once
 from minires.ops.geometry import IntOrPair, Pair, check_operands, checked_planes, pair
 
+MANY = 16  # lines that are added to one
+
 Taps = tuple[tuple[np.ndarray, np.ndarray | None], ...]  # (index, weight) pairs, each (P,); a weight of None is 1
 
 
@@ -67,12 +69,14 @@ class ResampleTranspose(Function):
     def forward(self, dy):
         xp = array_module(dy)
         n, c, h, w = self.input_shape
-        dx = from_nhwc(xp.zeros((n, h, w, c), dy.dtype))
+        # Many lines that are added one after another lose digits in the dtype of dy.
+        dtype = np.float64 if dy.shape[self.axis] > MANY * self.input_shape[self.axis] else dy.dtype
+        dx = from_nhwc(xp.zeros((n, h, w, c), dtype))
         dx_lines, dy_lines = xp.moveaxis(dx, self.axis, 0), xp.moveaxis(dy, self.axis, 0)
         for index, weight in self.taps:
             for p, source in enumerate(index.tolist()):
                 dx_lines[source] += dy_lines[p] if weight is None else dy_lines[p] * float(weight[p])
-        return dx
+        return dx.astype(dy.dtype, copy=False)
 
     def backward(self, ddx):
         return Resample(self.axis, self.taps)(ddx)
