@@ -17,6 +17,7 @@ from minires.kernels.layout import in_memory_order, reduce_axes
 
 WIDTH, MOST = 256, 2048  # numbers in a row that is summed at once
 PART = 1 << 16  # numbers to a part, at least
+DOUBLE = np.dtype(np.float64)
 MANY = 64  # sums of neighbours: enough for the threads to share
 
 
@@ -29,16 +30,16 @@ def sum_axes(x: Array, axes: tuple[int, ...]) -> Array:
 
 
 def _sum_middle(x: Array, outer: int, length: int, inner: int) -> Array:
-    """(outer, length, inner) -> (outer * inner,), in double precision if it is summed in parts."""
+    """(outer, length, inner) -> (outer * inner,), in double precision."""
     if inner == 1 and outer >= MANY:
-        y = empty((outer,), x.dtype)
+        y = empty((outer,), DOUBLE)
         launch(_sum_rows, outer, x.size, x.reshape(outer, length), y)
         return y
     together = max(1, WIDTH // inner)
     columns = min(inner, MOST) if together == 1 else inner
     rows, across = -(-length // together), -(-inner // columns)
     parts = max(1, min(rows, length * columns // PART))
-    y = empty((outer, parts, inner), np.dtype(np.float64) if parts > 1 else x.dtype)
+    y = empty((outer, parts, inner), DOUBLE)
     launch(_sum_parts, outer * parts * across, x.size, x.reshape(-1), length, together, columns, rows, y)
     return y.reshape(-1) if parts == 1 else y.sum(axis=1).reshape(-1)
 
