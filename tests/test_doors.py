@@ -303,6 +303,11 @@ def test_numbers_that_meet_bfloat16_are_taken_as_in_pytorch(name):
         assert_same(*(outcome(make, lib) for lib in (minires, torch)), tolerance=1e-2)
 
 
+@pytest.mark.parametrize("number", [1e10, 2**40, np.float32(1e6), -70000, math.inf, 65504, True])
+def test_16_bits_are_filled_as_in_pytorch(number):
+    assert_same(*(outcome(lambda lib: lib.zeros(2, dtype=lib.float16).fill_(number), lib) for lib in (minires, torch)))
+
+
 def test_an_operand_beyond_64_bits_is_refused():
     for number in (2**64, -(2**70)):
         with pytest.raises(OverflowError, match="64 bits"):

@@ -143,6 +143,8 @@ def fill_(input: Tensor, value: Any) -> Tensor:
     """Fill with one number, or the value of a 0-dimensional Tensor, in place."""
     if isinstance(value, Tensor) and value.ndim:
         raise RuntimeError(f"fill_ takes a number or a 0-dimensional Tensor, got shape {value.shape}: use copy_")
+    if isinstance(value, (int, float, np.generic)):
+        value = stored_number("fill_", value, input.dtype)
     return _assign("fill_", input, value)
 
 
