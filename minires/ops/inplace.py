@@ -13,7 +13,7 @@ import numpy as np
 from minires.autograd import Tensor
 from minires.autograd.creation import below
 from minires.device import Array, generator, memory_axes, to_device
-from minires.dtypes import stored_number
+from minires.dtypes import is_half, stored_number
 from minires.ops import arithmetic, comparison, pointwise
 from minires.ops.aliases import takes_names
 from minires.ops.broadcast import check_broadcast
@@ -144,7 +144,7 @@ def fill_(input: Tensor, value: Any) -> Tensor:
     if isinstance(value, Tensor) and value.ndim:
         raise RuntimeError(f"fill_ takes a number or a 0-dimensional Tensor, got shape {value.shape}: use copy_")
     if isinstance(value, (int, float, np.generic)):
-        value = stored_number("fill_", value, input.dtype)
+        stored_number("fill_", value, input.dtype)  # or is refused
     return _assign("fill_", input, value)
 
 
@@ -168,8 +168,12 @@ def _assign(
     """``input[index][arrays] = value``: see `minires.ops.indexing.Places`."""
     if not isinstance(value, (Tensor, bool, int, float, np.generic)):
         raise TypeError(f"{name}: only a number or a Tensor can be assigned, got {type(value).__name__}")
-    if not isinstance(value, Tensor) and not input.is_floating_point():
-        value = stored_number(name, value, input.dtype)
+    if not isinstance(value, Tensor):
+        if is_half(input.dtype):  # what is too large is infinite there, as in PyTorch
+            with np.errstate(over="ignore"):
+                value = float(input.dtype.type(float(value)))
+        else:
+            value = stored_number(name, value, input.dtype)
     try:
         if is_recorded(input, value):
             place = input if index is ... else GetItem(index, True)(input)
