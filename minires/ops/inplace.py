@@ -185,10 +185,11 @@ def _assign(
         else:
             check_changeable(input, recorded=False)
             array = to_device(value.array, input.device) if isinstance(value, Tensor) else value
-            if arrays is None:
-                input.array[index] = array
-            else:
-                input.array[index][arrays] = array
+            with np.errstate(all="ignore"):  # as in a Function
+                if arrays is None:
+                    input.array[index] = array
+                else:
+                    input.array[index][arrays] = array
             input._version.number += 1
     except ValueError as error:  # of shapes: the array library knows what the index selects
         raise RuntimeError(f"{name}: {error}, for a Tensor of shape {input.shape}") from error
