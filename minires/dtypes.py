@@ -61,7 +61,10 @@ def checked_dtype(dtype: Any) -> np.dtype:
     TypeError
         If it is none, or one of complex, extended or other numbers, or of numbers in another byte order.
     """
-    checked = np.dtype(dtype)
+    try:
+        checked = np.dtype(dtype)
+    except TypeError as error:
+        raise TypeError(f"unknown dtype {dtype!r}: use minires.float32, minires.int64, ...") from error
     if checked in PLAIN_DTYPES or (checked.isnative and checked.type.__module__ == "ml_dtypes"):
         return checked
     if not checked.isnative and checked.newbyteorder("=") in PLAIN_DTYPES:

@@ -334,6 +334,12 @@ def test_bfloat16_takes_ints_of_64_bits(data):
     )
 
 
+def test_an_unknown_dtype_is_named_with_what_to_use():
+    for make in (minires.zeros, minires.ones, minires.tensor):
+        with pytest.raises(TypeError, match=r"'float33'.*minires\.float32"):
+            make([2], dtype="float33")
+
+
 def test_an_operand_beyond_64_bits_is_refused():
     for number in (2**64, -(2**70)):
         with pytest.raises(OverflowError, match="64 bits"):
