@@ -61,7 +61,10 @@ def checked_dtype(dtype: Any) -> np.dtype:
     TypeError
         If it is none, or one of complex, extended or other numbers, or of numbers in another byte order.
     """
-    checked = np.dtype(dtype)
+    try:
+        checked = np.dtype(dtype)
+    except TypeError as error:
+        raise TypeError(f"unknown dtype {dtype!r}: use minires.float32, minires.int64, ...") from error
     if checked in PLAIN_DTYPES or (checked.isnative and checked.type.__module__ == "ml_dtypes"):
         return checked
     if not checked.isnative and checked.newbyteorder("=") in PLAIN_DTYPES:
@@ -112,7 +115,7 @@ def wrapped_number(number: Any, dtype: np.dtype) -> Any:
     """
     number = python_number(number)
     if dtype.kind == "V":
-        return dtype.type(number)  # for NumPy makes no other number a bfloat16
+        return dtype.type(builtins.float(number))  # for NumPy makes no other number a bfloat16, nor an int of 64 bits
     if dtype.kind not in "iu" or isinstance(number, builtins.float):
         return number
     if not -(2**63) <= number < 2**64:
@@ -138,7 +141,7 @@ def stored_number(name: str, number: Any, dtype: np.dtype) -> Any:
         return builtins.bool(number)
     if dtype.kind not in "iu":
         with np.errstate(over="ignore"):
-            stored = dtype.type(number)
+            stored = dtype.type(builtins.float(number))
         if np.isinf(stored) and not math.isinf(number):
             raise RuntimeError(f"{name}: {number} is too large for {dtype}")
         return stored if dtype.kind == "V" else stored.item()

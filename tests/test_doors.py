@@ -303,6 +303,43 @@ def test_numbers_that_meet_bfloat16_are_taken_as_in_pytorch(name):
         assert_same(*(outcome(make, lib) for lib in (minires, torch)), tolerance=1e-2)
 
 
+@pytest.mark.parametrize("number", [1e10, 2**40, np.float32(1e6), -70000, math.inf, 65504, True])
+def test_16_bits_are_filled_as_in_pytorch(number):
+    assert_same(*(outcome(lambda lib: lib.zeros(2, dtype=lib.float16).fill_(number), lib) for lib in (minires, torch)))
+
+
+ASSIGNED = [1e10, 1e39, -1e300, 2**40, 2**62, -1, True, 2.5, math.inf, math.nan, np.int64(3), np.float64(1e10)]
+PLACES = {"slice": slice(None), "index": 0, "list": [0, 1]}
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("recorded", [False, True])
+@pytest.mark.filterwarnings("error")
+def test_numbers_are_assigned_as_in_pytorch(dtype, place, recorded):
+    for number in ASSIGNED:
+
+        def make(lib, number=number):
+            x = lib.zeros(3, dtype=getattr(lib, dtype), requires_grad=recorded) * 1
+            x[PLACES[place]] = number
+            return x.detach().to(lib.float64)
+
+        assert_same(*(outcome(make, lib) for lib in (minires, torch)))
+
+
+@pytest.mark.parametrize("data", [2**63, [2**63], [2**64 - 1, -(2**63)], [2**63, 1.5], [True, 2**63]])
+def test_bfloat16_takes_ints_of_64_bits(data):
+    assert_same(
+        *(outcome(lambda lib: lib.tensor(data, dtype=lib.bfloat16).to(lib.float64), lib) for lib in (minires, torch))
+    )
+
+
+def test_an_unknown_dtype_is_named_with_what_to_use():
+    for make in (minires.zeros, minires.ones, minires.tensor):
+        with pytest.raises(TypeError, match=r"'float33'.*minires\.float32"):
+            make([2], dtype="float33")
+
+
 def test_an_operand_beyond_64_bits_is_refused():
     for number in (2**64, -(2**70)):
         with pytest.raises(OverflowError, match="64 bits"):

@@ -259,3 +259,10 @@ def test_long_messages_lose_their_middle():
     assert len(shown("x" * 10**7)) < 100
     assert len(shown({"a": ["x" * 10**6] * 1000})) < 400
     assert printable("\x1b" * 3) == "\\x1b" * 3
+
+
+def test_a_missing_folder_is_named_once(tmp_path):
+    path = tmp_path / "missing" / "x.safetensors"
+    with pytest.raises(FileNotFoundError) as error:
+        minires.save({"x": minires.ones(1)}, path)
+    assert str(error.value).endswith(f"'{path}'")

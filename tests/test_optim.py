@@ -461,3 +461,9 @@ def test_compiled_steps_equal_array_code_bit_by_bit(name: str, options: dict, dt
         train(getattr(optim, name)(plain, **options), plain, range(3), dtype=dtype)
     for a, b in zip(compiled, plain, strict=True):
         np.testing.assert_array_equal(a.detach().numpy(), b.detach().numpy())
+
+
+@pytest.mark.parametrize("betas", [0.9, (0.9,), "ab", (1, 0.9), None])
+def test_betas_are_two_numbers(betas):
+    with pytest.raises(ValueError, match="two numbers from 0 to below 1"):
+        optim.Adam([Tensor(np.ones(1))], betas=betas)

@@ -72,3 +72,30 @@ def test_nothing_has_a_norm_of_zero():
         assert minires.zeros(shape).norm().item() == 0
     np.testing.assert_array_equal(minires.zeros(3, 0).norm(2, 1).numpy(), np.zeros(3))
     assert np.isnan(minires.zeros(0).std().item())
+
+
+# The right values: the largest or smallest alone, where the others are too far away to count.
+FAR_APART = {
+    -1: ([1e30, 1e-30, 1.0], 1e-30, [0, 1, 0]),
+    -2: ([1e-25, -1e30], 1e-25, [1, 0]),
+    0.5: ([1e30, 1e-30], 1e30, [1, 1e30]),  # dx = (y / x)^(1 - p)
+    3: ([1e-30, -1e30], 1e30, [0, -1]),
+    -3: ([0.0, 1e-20, 3.0], 0, [0, 0, 0]),
+}
+
+
+@pytest.mark.parametrize("p", FAR_APART)
+@pytest.mark.parametrize("dtype", [np.float32, minires.bfloat16, np.float64])
+def test_norms_of_any_order_hold_numbers_that_are_far_apart(p, dtype):
+    x, value, gradient = FAR_APART[p]
+    x = Tensor(np.array(x)).to(dtype).requires_grad_()
+    y = x.norm(p)
+    y.backward()
+    rtol = 0.01 if dtype is minires.bfloat16 else 1e-6
+    np.testing.assert_allclose(y.item(), value, rtol=rtol)
+    np.testing.assert_allclose(x.grad.double().numpy(), gradient, rtol=rtol, atol=1e-12)
+
+
+def test_norms_of_any_order_hold_doubles_that_are_far_apart():
+    assert Tensor(np.array([1e300, 1e-300])).norm(-2).item() == pytest.approx(1e-300)
+    assert Tensor(np.array([1e300, 1e-300])).norm(4).item() == pytest.approx(1e300)

@@ -98,7 +98,8 @@ def _array_of_numbers(data: Any, dtype: np.dtype | None) -> Array:
     try:
         with np.errstate(all="ignore"):
             if wanted.kind not in "iu":
-                return np.array(numbers, wanted)
+                # bfloat16 takes no int of 64 bits.
+                return np.array(numbers, np.float64 if wanted.kind == "V" else wanted).astype(wanted, copy=False)
             if common.kind in "biu":
                 source = np.array(numbers, common)
             else:  # each by itself, for an int among floats may have more digits than a float

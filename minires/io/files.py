@@ -90,7 +90,8 @@ def write_whole(path: Path, data: Buffer | Iterable[Buffer]) -> None:
                 raise
     except OSError as error:
         if error.errno is not None:
-            error.filename, error.filename2 = os.fspath(path), None  # a full disk names none
+            error.filename = os.fspath(path)  # a full disk names none
+            del error.filename2  # which renaming has, and None would be printed
         raise
 
 

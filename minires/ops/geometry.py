@@ -24,23 +24,17 @@ Shape4 = tuple[int, int, int, int]
 # Tensors
 
 
-def check_operands(op: str, input: Any, bias: Any = None, **others: Any) -> None:
-    """Refuse operands that are not Tensors of floats, all of one dtype and on one device; bias may be None.
+def check_operands(op: str, input: Tensor, bias: Tensor | None = None, **others: Tensor) -> None:
+    """Refuse operands that are not floats, all of one dtype and on one device; bias may be None.
 
     Raises
     ------
-    TypeError
-        If one is not a Tensor.
     RuntimeError
         If dtypes or devices do not fit.
     """
     for name, operand in {"input": input, **others, "bias": bias}.items():
-        if operand is None and name == "bias":
+        if operand is None:
             continue
-        if not isinstance(operand, Tensor):
-            raise TypeError(
-                f"{op} needs its {name} as a Tensor, got {type(operand).__name__}: use minires.tensor or from_numpy"
-            )
         if not operand.is_floating_point():
             raise RuntimeError(
                 f"{op} needs floating-point numbers, but its {name} is {operand.dtype}: convert it with .float()"

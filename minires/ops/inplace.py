@@ -13,7 +13,7 @@ import numpy as np
 from minires.autograd import Tensor
 from minires.autograd.creation import below
 from minires.device import Array, generator, memory_axes, to_device
-from minires.dtypes import stored_number
+from minires.dtypes import is_half, stored_number
 from minires.ops import arithmetic, comparison, pointwise
 from minires.ops.aliases import takes_names
 from minires.ops.broadcast import check_broadcast
@@ -143,6 +143,8 @@ def fill_(input: Tensor, value: Any) -> Tensor:
     """Fill with one number, or the value of a 0-dimensional Tensor, in place."""
     if isinstance(value, Tensor) and value.ndim:
         raise RuntimeError(f"fill_ takes a number or a 0-dimensional Tensor, got shape {value.shape}: use copy_")
+    if isinstance(value, (int, float, np.generic)):
+        stored_number("fill_", value, input.dtype)  # or is refused
     return _assign("fill_", input, value)
 
 
@@ -166,8 +168,12 @@ def _assign(
     """``input[index][arrays] = value``: see `minires.ops.indexing.Places`."""
     if not isinstance(value, (Tensor, bool, int, float, np.generic)):
         raise TypeError(f"{name}: only a number or a Tensor can be assigned, got {type(value).__name__}")
-    if not isinstance(value, Tensor) and not input.is_floating_point():
-        value = stored_number(name, value, input.dtype)
+    if not isinstance(value, Tensor):
+        if is_half(input.dtype):  # what is too large is infinite there, as in PyTorch
+            with np.errstate(over="ignore"):
+                value = float(input.dtype.type(float(value)))
+        else:
+            value = stored_number(name, value, input.dtype)
     try:
         if is_recorded(input, value):
             place = input if index is ... else GetItem(index, True)(input)
@@ -179,10 +185,11 @@ def _assign(
         else:
             check_changeable(input, recorded=False)
             array = to_device(value.array, input.device) if isinstance(value, Tensor) else value
-            if arrays is None:
-                input.array[index] = array
-            else:
-                input.array[index][arrays] = array
+            with np.errstate(all="ignore"):  # as in a Function
+                if arrays is None:
+                    input.array[index] = array
+                else:
+                    input.array[index][arrays] = array
             input._version.number += 1
     except ValueError as error:  # of shapes: the array library knows what the index selects
         raise RuntimeError(f"{name}: {error}, for a Tensor of shape {input.shape}") from error

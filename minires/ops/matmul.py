@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from minires.autograd import Function, Tensor
 from minires.kernels import kernels_for
 from minires.ops.autocast import computes_in_half, rounds_once
@@ -45,7 +43,7 @@ def matmul(input: Tensor, other: Tensor) -> Tensor:
     RuntimeError
         If the inner lengths or the dtypes differ, the batch axes do not broadcast, or an operand is 0-dimensional.
     """
-    _check_operands("matmul", input, other)
+    _check_dtypes("matmul", input, other)
     if not input.ndim or not other.ndim:
         raise RuntimeError("matmul needs at least 1 axis on both sides: multiply by a number with *")
     inner = other.shape[-2] if other.ndim > 1 else other.shape[0]
@@ -81,22 +79,18 @@ def bmm(input: Tensor, mat2: Tensor) -> Tensor:
     RuntimeError
         If an operand has other than 3 axes, the batches differ, or as `matmul` does.
     """
-    if isinstance(mat2, Tensor) and input.shape[:1] != mat2.shape[:1]:
+    if input.shape[:1] != mat2.shape[:1]:
         raise RuntimeError(f"bmm: batches of different lengths: shapes {input.shape} and {mat2.shape}")
     return _with_axes("bmm", 3, input, mat2)
 
 
 def _with_axes(name: str, axes: int, input: Tensor, other: Tensor) -> Tensor:
-    _check_operands(name, input, other)
+    _check_dtypes(name, input, other)
     if input.ndim != axes or other.ndim != axes:
         raise RuntimeError(f"{name} needs {axes} axes on both sides, got shapes {input.shape} and {other.shape}")
     return matmul(input, other)
 
 
-def _check_operands(name: str, *operands: Any) -> None:
-    for operand in operands:
-        if not isinstance(operand, Tensor):
-            raise TypeError(f"{name} multiplies two Tensors, got {type(operand).__name__}")
-    if operands[0].dtype != operands[1].dtype:
-        dtypes = " and ".join(str(operand.dtype) for operand in operands)
-        raise RuntimeError(f"{name} needs equal dtypes, got {dtypes}: convert one with .to()")
+def _check_dtypes(name: str, input: Tensor, other: Tensor) -> None:
+    if input.dtype != other.dtype:
+        raise RuntimeError(f"{name} needs equal dtypes, got {input.dtype} and {other.dtype}: convert one with .to()")

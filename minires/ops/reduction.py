@@ -322,12 +322,13 @@ def norm(
     input, axes, keepdim = _prepared("norm", input, dim, keepdim)
     if p < 0:
         _check_not_empty("norm", input, axes)
-    scale = Tensor(power_of_two(input.array, axes))  # powers of the quotients neither overflow nor all vanish
+    wide = cast(input, np.float64)  # whose range holds the powers of float32
+    scale = Tensor(power_of_two(wide.array, axes, of_smallest=p < 0))  # for powers of float64 that it does not hold
     zero = zero.reshape(input.shape)
-    powers = where(zero, 0.0 if p > 0 else math.inf, (where(zero, 1.0, input.abs()) / scale) ** p)
+    powers = where(zero, 0.0 if p > 0 else math.inf, (where(zero, 1.0, wide.abs()) / scale) ** p)
     total = Sum(axes, True)(powers)
     flat = (total == 0) & (p > 0)
-    result = where(flat, 0.0, where(flat, 1.0, total) ** (1 / p)) * scale
+    result = cast(where(flat, 0.0, where(flat, 1.0, total) ** (1 / p)) * scale, input.dtype)
     return result if keepdim else result.squeeze(axes)
 
 

@@ -50,14 +50,18 @@ def are_in_range(squares: Array, count: int) -> bool:
     return not squares.size or bool(squares.min() >= least and squares.max() < math.inf)
 
 
-def power_of_two(x: Array, axes: Axes) -> Array:
-    """Return the power of two next to the largest |x| over ``axes``, which are kept; 1 if that is 0 or not finite."""
+def power_of_two(x: Array, axes: Axes, *, of_smallest: bool = False) -> Array:
+    """Return the power of two next to the largest |x| over ``axes``, which are kept; 1 if that is 0 or not finite.
+
+    With ``of_smallest``, next to the smallest.
+    """
     xp = array_module(x)
     if not _count(x, axes):
         return xp.ones([1 if axis in axes else length for axis, length in enumerate(x.shape)], x.dtype)
-    largest = xp.abs(x).max(axis=axes, keepdims=True)
-    _, exponent = xp.frexp(xp.where((largest > 0) & (largest < math.inf), largest, 1))
-    return xp.ldexp(xp.ones_like(largest), exponent - 1)
+    magnitudes = xp.abs(x)
+    extreme = (magnitudes.min if of_smallest else magnitudes.max)(axis=axes, keepdims=True)
+    _, exponent = xp.frexp(xp.where((extreme > 0) & (extreme < math.inf), extreme, 1))
+    return xp.ldexp(xp.ones_like(extreme), exponent - 1)
 
 
 def _count(x: Array, axes: Axes) -> int:

@@ -63,7 +63,11 @@ class Adam(Optimizer):
         """Raise ValueError if an option of a group has no sensible value."""
         check_at_least_zero(options, "lr", "eps", "weight_decay")
         betas = options["betas"]
-        if len(betas) != 2 or not all(isinstance(beta, float | int) and 0 <= beta < 1 for beta in betas):
+        if (
+            not isinstance(betas, tuple | list)
+            or len(betas) != 2
+            or not all(isinstance(beta, float | int) and 0 <= beta < 1 for beta in betas)
+        ):
             raise ValueError(f"betas must be two numbers from 0 to below 1, got {betas}")
 
     def check_state(self, state: dict[str, Any], options: Options) -> None:
