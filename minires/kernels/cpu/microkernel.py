@@ -328,9 +328,9 @@ def tile_transform(matrix: np.ndarray, cell: int = 1) -> Any:
                 tile = np.array([load(p) for p in read], object).reshape(inputs, inputs)
                 if len(energies):
                     in_cells = tile.reshape(cells, cell, cells, cell).swapaxes(1, 2).reshape(cells**2, cell**2)
-                    for variable, values in zip(squares, in_cells, strict=True):
+                    for variable, pixels in zip(squares, in_cells, strict=True):
                         total = builder.load(variable)
-                        for value in values:
+                        for value in pixels:
                             total = _multiply_add(builder, value, value, total)
                         builder.store(total, variable)
                 for _ in range(2):  # matrix @ tile, transposed: twice makes matrix @ tile @ matrix^T
