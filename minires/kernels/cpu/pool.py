@@ -18,7 +18,7 @@ from minires.kernels.geometry import Pair, Pool2dGeometry
 from minires.kernels.layout import from_nhwc, to_nhwc
 from minires.kernels.reference.pool import adaptive_bounds
 
-FEW = 4  # windows that a pixel lies in, about: their gradients are added in the dtype of the numbers
+FEW = 64  # numbers, or gradients of windows that a pixel lies in, that are added in their own dtype
 TAPS_AT_ONCE = 4  # pixels of a window that are compared while the maximum so far is in registers
 
 
@@ -102,7 +102,9 @@ def _window_sum(x: Array, rows: Array, cols: Array) -> Array:
     x = to_nhwc(x)
     n, _, _, c = x.shape
     y = empty((n, len(rows), len(cols), c), x.dtype)
-    launch(_sum_rows, n * len(rows), y.size * rows.shape[1] * cols.shape[1], x, rows, cols, y)
+    taps = rows.shape[1] * cols.shape[1]
+    no_sums = np.empty(0, x.dtype if taps <= FEW else np.float64)
+    launch(_sum_rows, n * len(rows), y.size * taps, x, rows, cols, y, no_sums)
     return from_nhwc(y)
 
 
@@ -179,9 +181,9 @@ def _scatter_planes(start, stop, dy, indices, dx):
 
 
 @kernel
-def _sum_rows(start, stop, x, rows, cols, y):
-    """Output rows ``start`` to ``stop``, counted through all images."""
-    total = np.empty(x.shape[3])
+def _sum_rows(start, stop, x, rows, cols, y, no_sums):
+    """Output rows ``start`` to ``stop``, counted through all images; sums have the dtype of ``no_sums``."""
+    total = np.empty(x.shape[3], no_sums.dtype)
     for row in range(start, stop):
         image, p = divmod(row, rows.shape[0])
         for q in range(cols.shape[0]):

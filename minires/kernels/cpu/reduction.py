@@ -11,20 +11,21 @@ import numpy as np
 
 from minires.device import Array
 from minires.kernels import reference
-from minires.kernels.cpu.launch import SERIAL_WORK, kernel, launch
+from minires.kernels.cpu.launch import kernel, launch
 from minires.kernels.cpu.memory import empty
 from minires.kernels.layout import in_memory_order, reduce_axes
 
 WIDTH, MOST = 256, 2048  # numbers in a row that is summed at once
 PART = 1 << 16  # numbers to a part, at least
 DOUBLE = np.dtype(np.float64)
+LEAST = 1 << 13  # numbers: fewer are left to NumPy
 MANY = 64  # sums of neighbours: enough for the threads to share
 
 
 def sum_axes(x: Array, axes: tuple[int, ...]) -> Array:
     """Sum over axes, which are kept with length 1; see the reference kernel of this name."""
     dense, back = in_memory_order(x)
-    if x.size < SERIAL_WORK or x.dtype.kind != "f" or not dense.flags.c_contiguous:
+    if x.size < LEAST or x.dtype.kind != "f" or not dense.flags.c_contiguous:
         return reference.sum_axes(x, axes)
     return reduce_axes(dense, back, axes, _sum_middle).astype(x.dtype, copy=False)
 
@@ -47,9 +48,9 @@ def _sum_middle(x: Array, outer: int, length: int, inner: int) -> Array:
 @kernel
 def _sum_rows(start, stop, x, y):
     for row in range(start, stop):
-        total = 0.0
-        for number in x[row]:
-            total += number
+        total, numbers = 0.0, x[row]
+        for k in range(numbers.size):
+            total += numbers[k]
         y[row] = total
 
 
