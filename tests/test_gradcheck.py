@@ -697,3 +697,10 @@ def test_a_full_check_of_one_op_is_quick():
     rng = np.random.default_rng(0)
     x, w = (Tensor(rng.standard_normal(s), requires_grad=True) for s in ((1, 2, 4, 4), (3, 2, 3, 3)))
     assert gradcheck(lambda x, w: F.conv2d(x, w, padding=1), (x, w)).seconds < 2
+
+
+def test_all_elements_moved_together_are_moved_exactly():
+    # The middle sum is 1e-9 from the kink: steps are so small that rounding of the summands would be 4e-6 of them.
+    x = minires.tensor([[0.5, 0.500000001, 1.000000001]], dtype=minires.float64, requires_grad=True)
+    shortcut = minires.tensor([[1.0, -0.499999999999, -1.0]], dtype=minires.float64, requires_grad=True)
+    assert gradcheck(lambda a, b: F.relu(a + b), (x, shortcut), raise_exception=False, seed=1889).verdict == "equal"

@@ -189,7 +189,9 @@ class FullCheck:
         size = float(self.scales[x.part].max())
         rough = self._rough(x)
         noise = np.maximum(noise, rough)
-        found = differentiate(along, start, noise, FIRST_STEP * size, stay_on_branch=True, rough=rough)
+        # Steps that the largest element takes exactly, all others do.
+        origin = float(np.abs(point[x.part]).max())
+        found = differentiate(along, start, noise, FIRST_STEP * size, stay_on_branch=True, origin=origin, rough=rough)
         self.evaluations += 19 + found.evaluations
         columns = self.entries.analytical[:, x.part]
         sides = columns.sum(axis=1), found.value, found.uncertainty, found.kink, found.crossed
