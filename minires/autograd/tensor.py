@@ -26,7 +26,7 @@ else:
 
 
 class Version:
-    """How often an array's memory was changed in place; shared by all Tensors that see that memory.
+    """The number of changes in place of an array's memory; shared by all Tensors that see that memory.
 
     ``copies`` are the versions of memory that in PyTorch would be the same: see `minires.autograd.views.note_copy`.
     """

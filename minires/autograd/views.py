@@ -36,7 +36,7 @@ class Step(NamedTuple):
 
 
 class View:
-    """What a Tensor is a view of.
+    """The way from its base to a Tensor that is a view of it.
 
     Attributes
     ----------

@@ -20,7 +20,7 @@ WRONG = 1
 
 
 class Mode(StrEnum):
-    """How the derivatives of a function are compared."""
+    """The ways to compare the derivatives of a function."""
 
     FULL = "full"
     DIRECTIONS = "directions"

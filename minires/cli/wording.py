@@ -1,4 +1,4 @@
-"""How the command says things: on one line, short, and without characters that steer a terminal."""
+"""The words of the command: on one line, short, and without characters that steer a terminal."""
 
 from __future__ import annotations
 

@@ -198,7 +198,7 @@ def said_of_unreadable(errors: list[DataError], images: int) -> str:
 
 
 class _Checks(Dataset):
-    """What is wrong with each file, or None."""
+    """The fault of each file, or None."""
 
     def __init__(self, paths: list[str], check: Callable[[str], object]) -> None:
         self.paths, self.check = paths, check
